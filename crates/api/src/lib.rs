@@ -1,0 +1,1 @@
+//! The Kubernetes kinds Pointsman reads: types, defaults, validation with field paths, conversion.

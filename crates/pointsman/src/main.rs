@@ -1,0 +1,2 @@
+//! The inference gateway.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The decision core: one pool of model servers as a state machine without IO, clock or runtime.

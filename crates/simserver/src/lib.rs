@@ -1,0 +1,1 @@
+//! Serves a simulated engine over vLLM's HTTP API in real time.

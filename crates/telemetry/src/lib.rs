@@ -1,0 +1,1 @@
+//! Metric families and the access log: each name defined once.
