@@ -1,0 +1,228 @@
+//! The KV cache: blocks with reference counts, a queue of free ones, and names.
+//!
+//! A free block keeps its name and content until it is given out again, so the free queue is also the order of
+//! eviction. Sequences give their blocks back last block first: of what was freed together the tail goes first, and
+//! prefixes live longest. A hit on a free block takes it out of the queue.
+//!
+//! Where two sequences fill the same block at the same time, only the first copy carries the name.
+
+use rustc_hash::FxHashMap;
+
+use crate::hash::BlockHash;
+
+const NONE: u32 = u32::MAX;
+
+/// A change of what can be hit, as in vLLM's KV cache events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheEvent {
+    /// The block can be hit from now on.
+    Stored {
+        /// Its name.
+        hash: BlockHash,
+        /// The block before it; `None` for a first block.
+        parent: Option<BlockHash>,
+    },
+    /// The block was evicted.
+    Removed {
+        /// Its name.
+        hash: BlockHash,
+    },
+    /// Everything was forgotten.
+    Cleared,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    refs: u32,
+    prev: u32,
+    next: u32,
+    name: Option<BlockHash>,
+}
+
+/// All blocks of an engine.
+#[derive(Debug)]
+pub(crate) struct BlockPool {
+    blocks: Vec<Block>,
+    names: FxHashMap<u64, u32>,
+    head: u32,
+    tail: u32,
+    free: u32,
+    events: Option<Vec<CacheEvent>>,
+}
+
+impl BlockPool {
+    pub(crate) fn new(count: u32) -> Self {
+        let mut pool = Self {
+            blocks: vec![
+                Block {
+                    refs: 0,
+                    prev: NONE,
+                    next: NONE,
+                    name: None
+                };
+                count as usize
+            ],
+            names: FxHashMap::default(),
+            head: NONE,
+            tail: NONE,
+            free: 0,
+            events: None,
+        };
+        (0..count).for_each(|id| pool.push_free(id));
+        pool
+    }
+
+    pub(crate) fn free(&self) -> u32 {
+        self.free
+    }
+
+    pub(crate) fn total(&self) -> u32 {
+        self.blocks.len() as u32
+    }
+
+    pub(crate) fn named(&self) -> usize {
+        self.names.len()
+    }
+
+    pub(crate) fn record_events(&mut self, on: bool) {
+        self.events = on.then(Vec::new);
+    }
+
+    pub(crate) fn drain_events(&mut self, into: &mut Vec<CacheEvent>) {
+        if let Some(events) = &mut self.events {
+            into.append(events);
+        }
+    }
+
+    /// The block of that name, and whether it is free.
+    pub(crate) fn find(&self, hash: BlockHash) -> Option<(u32, bool)> {
+        let id = *self.names.get(&hash.0)?;
+        Some((id, self.blocks[id as usize].refs == 0))
+    }
+
+    /// Takes one more hold of a block that was found.
+    pub(crate) fn hold(&mut self, id: u32) {
+        if self.blocks[id as usize].refs == 0 {
+            self.unlink(id);
+        }
+        self.blocks[id as usize].refs += 1;
+    }
+
+    /// Gives out the block that was free for longest, forgetting what it held.
+    pub(crate) fn take(&mut self) -> Option<u32> {
+        let id = self.head;
+        if id == NONE {
+            return None;
+        }
+        self.unlink(id);
+        let block = &mut self.blocks[id as usize];
+        block.refs = 1;
+        if let Some(hash) = block.name.take() {
+            self.names.remove(&hash.0);
+            if let Some(events) = &mut self.events {
+                events.push(CacheEvent::Removed { hash });
+            }
+        }
+        Some(id)
+    }
+
+    /// Lets go of a block; it becomes free with its last holder.
+    pub(crate) fn release(&mut self, id: u32) {
+        let block = &mut self.blocks[id as usize];
+        block.refs -= 1;
+        if block.refs == 0 {
+            self.push_free(id);
+        }
+    }
+
+    /// Names a full block; returns whether it can be hit under that name now and could not before.
+    pub(crate) fn publish(&mut self, id: u32, hash: BlockHash, parent: Option<BlockHash>) -> bool {
+        if self.blocks[id as usize].name.is_some() {
+            return false;
+        }
+        let std::collections::hash_map::Entry::Vacant(entry) = self.names.entry(hash.0) else {
+            return false;
+        };
+        entry.insert(id);
+        self.blocks[id as usize].name = Some(hash);
+        if let Some(events) = &mut self.events {
+            events.push(CacheEvent::Stored { hash, parent });
+        }
+        true
+    }
+
+    /// Forgets all names. What is held stays held.
+    pub(crate) fn forget(&mut self) {
+        self.names.clear();
+        self.blocks.iter_mut().for_each(|block| block.name = None);
+        if let Some(events) = &mut self.events {
+            events.push(CacheEvent::Cleared);
+        }
+    }
+
+    fn push_free(&mut self, id: u32) {
+        let tail = self.tail;
+        let block = &mut self.blocks[id as usize];
+        block.prev = tail;
+        block.next = NONE;
+        if tail == NONE {
+            self.head = id;
+        } else {
+            self.blocks[tail as usize].next = id;
+        }
+        self.tail = id;
+        self.free += 1;
+    }
+
+    fn unlink(&mut self, id: u32) {
+        let Block { prev, next, .. } = self.blocks[id as usize];
+        if prev == NONE {
+            self.head = next;
+        } else {
+            self.blocks[prev as usize].next = next;
+        }
+        if next == NONE {
+            self.tail = prev;
+        } else {
+            self.blocks[next as usize].prev = prev;
+        }
+        self.free -= 1;
+    }
+}
+
+#[cfg(test)]
+impl BlockPool {
+    /// Reference counts, for the conservation tests.
+    pub(crate) fn refs(&self) -> Vec<u32> {
+        self.blocks.iter().map(|block| block.refs).collect()
+    }
+
+    /// Walks the free queue and checks that list, counts and names agree.
+    pub(crate) fn check(&self) {
+        let mut seen = 0;
+        let mut at = self.head;
+        let mut before = NONE;
+        while at != NONE {
+            let block = &self.blocks[at as usize];
+            assert_eq!(block.refs, 0, "a held block in the free queue");
+            assert_eq!(block.prev, before);
+            before = at;
+            at = block.next;
+            seen += 1;
+            assert!(seen <= self.total(), "the free queue is a ring");
+        }
+        assert_eq!(self.tail, before);
+        assert_eq!(seen, self.free);
+        let zero = self.blocks.iter().filter(|block| block.refs == 0).count();
+        assert_eq!(zero as u32, self.free, "a block is lost");
+        for (hash, id) in &self.names {
+            assert_eq!(self.blocks[*id as usize].name, Some(BlockHash(*hash)));
+        }
+        let named = self
+            .blocks
+            .iter()
+            .filter(|block| block.name.is_some())
+            .count();
+        assert_eq!(named, self.names.len());
+    }
+}
