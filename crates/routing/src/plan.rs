@@ -353,7 +353,22 @@ pub enum Picker {
         port: u16,
         /// `failureMode: FailOpen`.
         fail_open: bool,
+        /// Addresses of the picker; empty when the Service does not exist or has none: a lost picker.
+        endpoints: Vec<EndpointSpec>,
+        /// How to speak to it. It is always HTTP/2.
+        tls: PickerTls,
     },
+}
+
+/// TLS towards an endpoint picker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PickerTls {
+    /// Cleartext: the Service's port has `appProtocol: kubernetes.io/h2c`.
+    Plaintext,
+    /// TLS, and any certificate will do: pickers make their own at every start.
+    Unverified,
+    /// TLS as a BackendTLSPolicy says.
+    Verified(UpstreamTls),
 }
 
 /// One server: an address and a port.
