@@ -1,0 +1,115 @@
+//! What an operator may set. Every default is argued where it stands.
+
+use std::time::Duration;
+
+use crate::health::HealthConfig;
+
+/// Which policy ranks the endpoints.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub enum PolicyKind {
+    /// Expected seconds to the first token, plus prices on compute, space and decode speed. The default.
+    #[default]
+    ExpectedCost,
+    /// One after the other.
+    RoundRobin,
+    /// The fewest requests in flight.
+    LeastRequest,
+    /// Any, with equal chance.
+    Random,
+}
+
+impl PolicyKind {
+    /// The name used on the command line, in explanations and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ExpectedCost => "expected-cost",
+            Self::RoundRobin => "round-robin",
+            Self::LeastRequest => "least-request",
+            Self::Random => "random",
+        }
+    }
+}
+
+/// The prices of the expected cost; dimensionless factors on seconds.
+///
+/// The response surface is flat around these values (mu 4 to 8, kappa 1 to 3, theta's gain 16 to 32).
+#[derive(Copy, Clone, PartialEq, Debug)]
+pub struct Prices {
+    /// Gain of the price on recomputation: theta is this times the share of dispatched work that recomputes
+    /// what the whole fleet has forgotten.
+    pub theta_gain: f64,
+    /// Ceiling of theta.
+    pub theta_max: f64,
+    /// Price on KV space taken: share of the endpoint times the time it is held.
+    pub mu: f64,
+    /// How far a cold prompt may go from the cheapest endpoint to spread cold prefixes, in units of its own
+    /// prefill times the reuse to expect.
+    pub kappa: f64,
+    /// Weight of the harm to and from decodes.
+    pub w: f64,
+}
+
+impl Default for Prices {
+    fn default() -> Self {
+        Self { theta_gain: 16.0, theta_max: 16.0, mu: 6.0, kappa: 1.5, w: 0.03 }
+    }
+}
+
+/// Settings of one pool.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// Which policy ranks the endpoints.
+    pub policy: PolicyKind,
+    /// An engine with more requests than this in its own queue is not open.
+    pub max_waiting_per_endpoint: u32,
+    /// An endpoint with more uncached prompt tokens than this still to compute is not open. One step of a default
+    /// vLLM: enough to keep an engine busy, little enough that order and class still mean something.
+    pub prefill_gate_tokens: u32,
+    /// Bound of the prefix index, in blocks (about 8 bytes each plus some 200 bytes for each distinct run).
+    pub index_blocks: usize,
+    /// Most requests that wait at a time.
+    pub queue_capacity: usize,
+    /// Longest wait of a request for an open endpoint.
+    pub queue_ttl: Duration,
+    /// How long a request waits for an endpoint when there is none.
+    pub empty_wait: Duration,
+    /// Tokens in one block of a request's `prefix`.
+    pub block_tokens: u32,
+    /// The prices of the expected cost.
+    pub prices: Prices,
+    /// How many waiting requests are looked at when capacity frees.
+    pub queue_window: usize,
+    /// A request that waited longer than this takes one dispatch in eight, whatever its class: the bound on
+    /// starvation under a constant stream of a higher class.
+    pub starvation_bound: Duration,
+    /// A scraped value older than this is no longer believed.
+    pub scrape_ttl: Duration,
+    /// KV tokens of an endpoint that does not say how many it has (about an 8B model on an 80 GB card, halved).
+    pub default_kv_tokens: u64,
+    /// Tokens a request generates, before any has finished.
+    pub default_output_tokens: u32,
+    /// When traffic and probes take an endpoint out, and how it comes back.
+    pub health: HealthConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            policy: PolicyKind::ExpectedCost,
+            max_waiting_per_endpoint: 5,
+            prefill_gate_tokens: 8192,
+            index_blocks: 1 << 20,
+            queue_capacity: 4096,
+            queue_ttl: Duration::from_secs(60),
+            empty_wait: Duration::from_secs(5),
+            block_tokens: 64,
+            prices: Prices::default(),
+            queue_window: 32,
+            starvation_bound: Duration::from_secs(10),
+            scrape_ttl: Duration::from_secs(5),
+            default_kv_tokens: 200_000,
+            default_output_tokens: 200,
+            health: HealthConfig::default(),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! A request as the core sees it: sizes, hashes and wishes, no text.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::id::{AdapterKey, EndpointId};
+use crate::time::Time;
+
+/// What is known about the work of a request.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub enum RequestKind {
+    /// A prompt with tokens: the cost of prefill, cache and decode counts.
+    #[default]
+    Inference,
+    /// Anything else: goes by load only, at once, and is never queued or shed while an endpoint is up.
+    Opaque,
+}
+
+/// Where a request may go.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Candidates {
+    /// Anywhere in the pool.
+    #[default]
+    All,
+    /// Only to these. A hard limit: if none of them exists the request is rejected.
+    Only(Arc<[EndpointId]>),
+}
+
+/// One request.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// What is known about its work.
+    pub kind: RequestKind,
+    /// Hashes of the full blocks of the prompt, first to last, `Config::block_tokens` tokens each. Each hash covers
+    /// all blocks before it (chained), and the model and adapter: equal hashes mean equal KV.
+    pub prefix: Arc<[u64]>,
+    /// Tokens of the prompt (an estimate will do: the pool learns the ratio to what engines report).
+    pub prompt_tokens: u32,
+    /// Most tokens it may generate.
+    pub max_output_tokens: Option<u32>,
+    /// Whether the answer streams, so that `Event::FirstToken` will come. Without it the end of the prefill is
+    /// presumed from the cost model.
+    pub streams: bool,
+    /// Class: higher goes first, negative may be shed.
+    pub priority: i32,
+    /// Whom it belongs to, for fairness within a class.
+    pub flow: u64,
+    /// The LoRA adapter it needs.
+    pub adapter: Option<AdapterKey>,
+    /// Where it may go.
+    pub candidates: Candidates,
+    /// Session affinity: taken while it is up and not draining, even when it is not open.
+    pub preferred: Option<EndpointId>,
+    /// Already tried.
+    pub exclude: SmallVec<[EndpointId; 2]>,
+    /// Its first token is worthless after this.
+    pub deadline: Option<Time>,
+    /// Build an explanation.
+    pub explain: bool,
+}
