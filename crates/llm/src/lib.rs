@@ -16,7 +16,9 @@
 mod answer;
 mod chain;
 mod error;
+mod json;
 mod models;
+mod multipart;
 mod path;
 mod prompt;
 mod request;
