@@ -50,7 +50,7 @@ fn request(name: &str, body: &[u8]) {
             Dialect::ChatCompletions,
             None,
             black_box(body),
-        )))
+        )));
     });
     let both = least(|| {
         if let Ok(view) = read(Dialect::ChatCompletions, None, black_box(body)) {

@@ -340,6 +340,3 @@ fn payload<'a>(reader: &mut Reader<'a>) -> Result<Option<Text<'a>>> {
     })?;
     Ok(Some(found.unwrap_or(NOTHING)))
 }
-
-#[cfg(test)]
-mod tests;

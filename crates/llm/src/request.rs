@@ -249,7 +249,7 @@ impl<'a> Fields<'a> {
             Slot::Priority => view.priority = reader.skip()?.parse().ok(),
             Slot::CacheSalt => view.cache_salt = reader.string_or_skip()?.map(Text::to_cow),
             Slot::PreviousResponse => {
-                view.previous_response_id = reader.string_or_skip()?.map(Text::to_cow)
+                view.previous_response_id = reader.string_or_skip()?.map(Text::to_cow);
             }
             Slot::Conversation => view.conversation = string_or_id(reader)?.map(Text::to_cow),
             Slot::Tools => view.prompt.read_tools(reader)?,
@@ -284,7 +284,7 @@ impl<'a> Fields<'a> {
                 self.view.model = Some(ModelField {
                     name,
                     span: start..reader.at(),
-                })
+                });
             }
             None => self.model_error = Some(RequestError::ModelNotAString { at: start }),
         }

@@ -184,7 +184,7 @@ impl<'a> Facts<'a> {
             Kind::Array if key == "choices" => return reader.array(|reader| self.choice(reader)),
             Kind::Word if key == "stop" => self.ends |= reader.skip()? == "true",
             Kind::Number if key.starts_with("tokens_") => {
-                self.counts.count(key, number(reader.skip()?))
+                self.counts.count(key, number(reader.skip()?));
             }
             _ => drop(reader.skip()?),
         }
@@ -222,7 +222,7 @@ impl<'a> Facts<'a> {
         reader.object(|reader, key, _| {
             match (key.with(choice_key), reader.kind()?) {
                 (ChoiceKey::Text, Kind::String) => {
-                    self.content += u32::from(!reader.string()?.is_empty())
+                    self.content += u32::from(!reader.string()?.is_empty());
                 }
                 (ChoiceKey::Delta, Kind::Object) => self.delta(reader)?,
                 (ChoiceKey::Finish, Kind::String) => self.finish_reason = Some(reader.string()?),
