@@ -108,3 +108,17 @@ pub struct Note {
     /// One sentence.
     pub message: String,
 }
+
+impl Condition {
+    /// Whether the condition says that something is wrong. `Conflicted` and `PartiallyInvalid` are bad when they hold,
+    /// all others when they do not.
+    pub fn is_problem(&self) -> bool {
+        let negative = matches!(self.type_, "Conflicted" | "PartiallyInvalid");
+        self.status
+            == if negative {
+                ConditionStatus::True
+            } else {
+                ConditionStatus::False
+            }
+    }
+}

@@ -1,0 +1,197 @@
+//! The words of the APIs: condition types, reasons, and what to say about Gateways, listeners and pools.
+
+use std::collections::BTreeMap;
+
+use api::{Meta, Resource};
+
+use super::backends::Usage;
+use super::claim::Claim;
+use super::listeners::OpenListener;
+use super::pools::BuiltPool;
+use super::{ObjectStatus, Outcome};
+use crate::plan::PoolKey;
+use crate::status::{Condition, ParentKey};
+
+/// Something wrong with an object, in the words of its API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+impl Problem {
+    pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+
+    /// Several problems as one: the first one's reason, everybody's message.
+    pub(super) fn join(problems: &[Self]) -> Option<Self> {
+        let first = problems.first()?;
+        let mut messages: Vec<&str> = Vec::new();
+        for problem in problems {
+            if !messages.contains(&problem.message.as_str()) {
+                messages.push(&problem.message);
+            }
+        }
+        Some(Self::new(first.reason, messages.join("; ")))
+    }
+}
+
+/// `type: True, reason: type` where all is well, else what the problem says.
+pub(super) fn positive(
+    type_: &'static str,
+    problem: Option<&Problem>,
+    generation: i64,
+) -> Condition {
+    match problem {
+        None => Condition::new(type_, true, type_, "", generation),
+        Some(problem) => Condition::new(
+            type_,
+            false,
+            problem.reason,
+            problem.message.clone(),
+            generation,
+        ),
+    }
+}
+
+/// `metadata.generation`; 1 where a file has none.
+pub(super) fn generation(meta: &Meta) -> i64 {
+    meta.generation.unwrap_or(1)
+}
+
+/// Conditions of Gateways and their listeners.
+pub(super) fn gateways(claims: &[Claim<'_>], listeners: &[OpenListener<'_>], out: &mut Outcome) {
+    for (index, claim) in claims.iter().enumerate() {
+        let key = claim.gateway.key();
+        let generation = generation(&claim.gateway.meta);
+        let own: Vec<_> = listeners
+            .iter()
+            .filter(|listener| listener.claim == index)
+            .collect();
+        let valid = own
+            .iter()
+            .filter(|listener| listener.refusal().is_none())
+            .count();
+        let programmed = own.iter().any(|listener| listener.serves());
+        let accepted = match &claim.problem {
+            Some(problem) => positive("Accepted", Some(problem), generation),
+            None if valid == own.len() && valid > 0 => positive("Accepted", None, generation),
+            None => {
+                let message = format!("{} of {} listeners are valid", valid, own.len());
+                Condition::new(
+                    "Accepted",
+                    valid > 0,
+                    "ListenersNotValid",
+                    message,
+                    generation,
+                )
+            }
+        };
+        let idle = Problem::new("Invalid", "no listener can serve");
+        let programmed = positive("Programmed", (!programmed).then_some(&idle), generation);
+        out.statuses
+            .push(ObjectStatus::of(key.clone(), vec![accepted, programmed]));
+        for listener in own {
+            out.statuses.push(ObjectStatus {
+                listener: Some(listener.spec.name.clone()),
+                supported_kinds: listener.kinds.clone(),
+                attached_routes: u32::try_from(listener.attached.len()).unwrap_or(u32::MAX),
+                ..ObjectStatus::of(key.clone(), listener_conditions(listener, generation))
+            });
+        }
+    }
+}
+
+fn listener_conditions(listener: &OpenListener<'_>, generation: i64) -> Vec<Condition> {
+    let unresolved: Vec<_> = listener
+        .kinds_problem
+        .iter()
+        .chain(&listener.certificate_problem)
+        .cloned()
+        .collect();
+    let unresolved = Problem::join(&unresolved);
+    let cause = listener.refusal().or(unresolved.as_ref());
+    let idle = Problem::new(
+        "Invalid",
+        cause.map_or("the Gateway is not accepted", |problem| &problem.message),
+    );
+    let conflicted = match &listener.conflict {
+        Some(problem) => Condition::new(
+            "Conflicted",
+            true,
+            problem.reason,
+            problem.message.clone(),
+            generation,
+        ),
+        None => Condition::new("Conflicted", false, "NoConflicts", "", generation),
+    };
+    vec![
+        positive("Accepted", listener.refusal(), generation),
+        positive(
+            "Programmed",
+            (!listener.serves()).then_some(&idle),
+            generation,
+        ),
+        positive("ResolvedRefs", unresolved.as_ref(), generation),
+        conflicted,
+    ]
+}
+
+/// Conditions of InferencePools: one entry for each Gateway whose routes use the pool, and one without a parent where a
+/// stand-in Gateway does.
+pub(super) fn pools(
+    built: &BTreeMap<PoolKey, BuiltPool>,
+    usage: &BTreeMap<PoolKey, BTreeMap<Option<ParentKey>, Usage>>,
+    out: &mut Outcome,
+) {
+    for (key, parents) in usage {
+        let Some(pool) = built.get(key) else { continue };
+        policies(pool, parents.keys().flatten(), out);
+        let Some(object) = &pool.object else { continue };
+        for (parent, usage) in parents {
+            let accepted = positive(
+                "Accepted",
+                usage.refused.as_ref().filter(|_| !usage.accepted),
+                pool.generation,
+            );
+            let resolved = positive("ResolvedRefs", pool.problem.as_ref(), pool.generation);
+            let status = ObjectStatus::of(object.clone(), vec![accepted, resolved]);
+            out.statuses.push(ObjectStatus {
+                parent: parent.clone(),
+                ..status
+            });
+        }
+    }
+}
+
+/// Conditions of the BackendTLSPolicies of a pool, for each Gateway that reaches it.
+fn policies<'p>(
+    pool: &BuiltPool,
+    gateways: impl Iterator<Item = &'p ParentKey> + Clone,
+    out: &mut Outcome,
+) {
+    for policy in &pool.policies {
+        for gateway in gateways.clone() {
+            let said = |status: &ObjectStatus| {
+                status.object == policy.key && status.parent.as_ref() == Some(gateway)
+            };
+            if out.statuses.iter().any(said) {
+                continue;
+            }
+            let accepted = positive("Accepted", policy.refused.as_ref(), policy.generation);
+            let resolved = positive(
+                "ResolvedRefs",
+                policy.unresolved.as_ref(),
+                policy.generation,
+            );
+            out.statuses.push(
+                ObjectStatus::of(policy.key.clone(), vec![accepted, resolved])
+                    .under(gateway.clone()),
+            );
+        }
+    }
+}
