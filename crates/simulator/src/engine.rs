@@ -413,6 +413,12 @@ impl Engine {
         self.adapters.unload(adapter);
     }
 
+    /// Adapters with a running sequence and adapters with a waiting one, each ascending.
+    #[must_use]
+    pub fn adapters_in_use(&self) -> (Vec<AdapterId>, Vec<AdapterId>) {
+        (self.adapters.running(), self.adapters.waiting())
+    }
+
     /// Forgets every cached block, unless sequences are running (vLLM's `/reset_prefix_cache`). Returns whether it
     /// did.
     pub fn reset_prefix_cache(&mut self) -> bool {
