@@ -13,7 +13,9 @@
 
 mod open_enum;
 
+pub mod convert;
 pub mod core;
+pub mod decode;
 pub mod duration;
 pub mod gateway;
 pub mod grpc_route;
@@ -25,11 +27,14 @@ pub mod policy;
 pub mod route;
 pub mod secret;
 pub mod selector;
+pub mod validate;
+mod yaml;
 
 pub use crate::core::{
     AddressType, ConfigMap, Endpoint, EndpointConditions, EndpointPort, EndpointSlice, Namespace,
     Protocol, Service, ServicePort, ServiceSpec, ServiceType, TargetPort,
 };
+pub use crate::decode::{DecodeError, Document, decode_value, decode_yaml, line_of};
 pub use crate::duration::Duration;
 pub use crate::gateway::{
     AllowedRoutes, FromNamespaces, Gateway, GatewayClass, GatewaySpec, Listener, ListenerProtocol,
@@ -56,6 +61,8 @@ pub use crate::route::{
 };
 pub use crate::secret::{Secret, SecretBytes};
 pub use crate::selector::LabelSelector;
+pub use crate::validate::{FieldIssue, validate};
+pub use crate::yaml::Position;
 
 /// API group of the Gateway API.
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
