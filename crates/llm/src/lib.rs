@@ -12,6 +12,24 @@
 //! * [`ResponseScanner`] watches an answer pass: first token, usage, how it ended.
 //! * [`ErrorBody`] says no in the caller's own dialect.
 //! * [`parse_models`] and [`merge_models`] handle `GET /v1/models`.
+//!
+//! ```
+//! use llm::{ChainSeed, Dialect, Route};
+//!
+//! let body = bytes::Bytes::from_static(br#"{"model":"chat","messages":[{"role":"user","content":"Hello"}],"top_p":1.0}"#);
+//! assert_eq!(llm::route(&http::Method::POST, "/v1/chat/completions"), Route::Inference(Dialect::ChatCompletions));
+//!
+//! let view = llm::read(Dialect::ChatCompletions, Some("application/json"), &body)?;
+//! let model = view.model.expect("a chat names its model");
+//! assert_eq!(model.name, "chat");
+//!
+//! let chain = view.prompt.chain(&ChainSeed { model: "llama-v2", cache_salt: view.cache_salt.as_deref() });
+//! assert_eq!(chain.prompt_tokens, 3);
+//!
+//! let parts = llm::splice_model(&body, model.span, true, "llama-v2");
+//! assert_eq!(parts.concat(), br#"{"model":"llama-v2","messages":[{"role":"user","content":"Hello"}],"top_p":1.0}"#);
+//! # Ok::<(), llm::RequestError>(())
+//! ```
 
 mod answer;
 mod chain;

@@ -122,10 +122,12 @@ fn each_part<'a>(
     let delimiter = format!("\r\n--{boundary}");
     let finder = Finder::new(&delimiter);
     let opening = delimiter.as_bytes().get(2..).unwrap_or_default();
-    let mut at = match finder.find(body) {
-        _ if body.starts_with(opening) => opening.len(),
-        Some(preamble) => preamble + delimiter.len(),
-        None => return fail(0, "no boundary found"),
+    let mut at = if body.starts_with(opening) {
+        opening.len()
+    } else if let Some(preamble) = finder.find(body) {
+        preamble + delimiter.len()
+    } else {
+        return fail(0, "no boundary found");
     };
     loop {
         let rest = body.get(at..).unwrap_or_default();

@@ -92,9 +92,10 @@ pub fn route<'p>(method: &Method, path: &'p str) -> Route<'p> {
         return known;
     }
     if is_plain(path) {
-        return match is_admin(method, path) {
-            true => Route::Admin,
-            false => with_id(path),
+        return if is_admin(method, path) {
+            Route::Admin
+        } else {
+            with_id(method, path)
         };
     }
     let folded = fold(path, true);
@@ -104,7 +105,7 @@ pub fn route<'p>(method: &Method, path: &'p str) -> Route<'p> {
     match exact(method, &folded) {
         Route::Inference(dialect) => Route::Inference(dialect),
         Route::Models => Route::Models,
-        _ => with_id(path),
+        _ => with_id(method, path),
     }
 }
 
@@ -150,7 +151,7 @@ fn dialect(path: &str) -> Option<Dialect> {
 }
 
 /// Routes that end in an id.
-fn with_id(path: &str) -> Route<'_> {
+fn with_id<'p>(method: &Method, path: &'p str) -> Route<'p> {
     const STATEFUL: [(&str, StateKind); 7] = [
         ("/v1/responses/", StateKind::Response),
         ("/v1/conversations/", StateKind::Conversation),
@@ -161,10 +162,11 @@ fn with_id(path: &str) -> Route<'_> {
         ("/v1/chat/completions/", StateKind::ChatCompletion),
     ];
     if let Some(id) = path.strip_prefix("/v1/models/") {
-        return if id.is_empty() {
-            Route::Other
-        } else {
+        let reads = method == Method::GET || method == Method::HEAD;
+        return if reads && !id.is_empty() {
             Route::Model(id)
+        } else {
+            Route::Other
         };
     }
     for (prefix, kind) in STATEFUL {

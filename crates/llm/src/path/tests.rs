@@ -72,6 +72,7 @@ fn model_lists_and_models() {
     assert_eq!(get("/v1/models/Qwen/Qwen3"), Route::Model("Qwen/Qwen3"));
     assert_eq!(get("/v1/models/"), Route::Models);
     assert_eq!(post("/v1/models"), Route::Other);
+    assert_eq!(route(&Method::DELETE, "/v1/models/llama-3"), Route::Other);
 }
 
 #[test]

@@ -446,6 +446,20 @@ fn unstreamed_answers() {
 }
 
 #[test]
+fn an_unstreamed_answer_can_be_aborted_or_an_error() {
+    let json = Some("application/json");
+    let aborted = br#"{"id":"c","choices":[{"index":0,"text":"a","finish_reason":"abort"}]}"#;
+    let (outcome, ..) = scan(Dialect::Completions, json, aborted, std::iter::empty());
+    assert!(outcome.aborted && outcome.complete);
+    let error = br#"{"error":{"message":"x","type":"InternalServerError","code":500}}"#;
+    let (outcome, ..) = scan(Dialect::Completions, json, error, std::iter::empty());
+    assert_eq!(
+        outcome.in_band_error.and_then(|error| error.status),
+        Some(500)
+    );
+}
+
+#[test]
 fn a_long_unstreamed_answer() {
     let body = format!(
         r#"{{"id":"embd-1","data":[{}],"model":"m","usage":{{"prompt_tokens":7,"total_tokens":7,"completion_tokens":0}}}}"#,
