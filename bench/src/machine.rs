@@ -9,7 +9,7 @@ use serde::Serialize;
 pub struct Machine {
     /// Model of the processor.
     pub processor: String,
-    /// Cores that this process may use.
+    /// Cores of the machine.
     pub cores: usize,
     /// Memory in GiB.
     pub memory_gib: f64,
@@ -34,7 +34,10 @@ impl Machine {
         let average = proc_text("/proc/loadavg");
         Self {
             processor: proc_field("/proc/cpuinfo", "model name").unwrap_or_else(unknown),
-            cores: allowed_cores().len(),
+            cores: proc_text("/proc/cpuinfo")
+                .lines()
+                .filter(|l| l.starts_with("processor"))
+                .count(),
             memory_gib: (kib.unwrap_or(0.0) / 1024.0 / 102.4).round() / 10.0,
             kernel: proc_text("/proc/sys/kernel/osrelease").trim().to_owned(),
             load_average: average.split(' ').take(3).collect::<Vec<_>>().join(" "),
@@ -87,8 +90,7 @@ fn command_line(args: impl Iterator<Item = String>) -> String {
 }
 
 /// The cores that this process may run on.
-#[must_use]
-pub fn allowed_cores() -> Vec<usize> {
+fn allowed_cores() -> Vec<usize> {
     let list = proc_field("/proc/self/status", "Cpus_allowed_list").unwrap_or_default();
     parse_cores(&list)
 }

@@ -20,6 +20,7 @@ pub enum Unit {
     /// Milliseconds of waiting.
     Millis,
     /// Mebibytes.
+    #[serde(rename = "mib")]
     MiB,
     /// Per second.
     PerSecond,
