@@ -1,0 +1,12 @@
+//! Bodies on their way through: what is sent to servers, what is sent to clients, and reading a whole body in bounds.
+
+mod collect;
+mod replay;
+mod request;
+mod response;
+
+pub(crate) use collect::{CollectError, collect};
+pub(crate) use replay::Replay;
+pub(crate) use request::RequestBody;
+pub(crate) use response::ResponseBody;
+pub(crate) use response::Streamed;

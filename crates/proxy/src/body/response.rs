@@ -1,0 +1,224 @@
+//! The answer on its way to the client.
+//!
+//! Frames pass untouched and at once: a frame is asked of the server only when the client's connection asks for one,
+//! so a slow client slows the server, and nothing is held. What passes is shown to the exchange, which counts and scans
+//! it. There is no task and no channel: the body is polled by the client's connection and dropped by it when the client
+//! goes, which closes the connection to the server and so stops the generation.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use telemetry::Ended;
+use tokio::time::{Instant, Sleep};
+
+use crate::exchange::Exchange;
+use crate::upstream::Link;
+
+/// The body of every answer.
+#[derive(Debug)]
+pub(crate) struct ResponseBody(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Full(Option<Bytes>),
+    Streamed(Box<Streamed>),
+}
+
+/// An answer that broke off in the middle; the client's connection breaks off with it.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer broke off: {0}")]
+pub(crate) struct BrokenOff(&'static str);
+
+impl From<Infallible> for BrokenOff {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl ResponseBody {
+    /// No body.
+    pub(crate) fn empty() -> Self {
+        Self(Kind::Full(None))
+    }
+
+    /// A body that is there.
+    pub(crate) fn full(bytes: Bytes) -> Self {
+        Self(Kind::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
+    }
+}
+
+/// A server's body passing through.
+#[derive(Debug)]
+pub(crate) struct Streamed {
+    upstream: Incoming,
+    link: Option<Link>,
+    exchange: Option<Box<Exchange>>,
+    clock: Clock,
+}
+
+/// Watches over the time between frames, and over the time of the whole exchange.
+///
+/// Arming a timer for every token would be the dearest thing done for it, so the timer runs until the earliest moment at
+/// which a deadline could have passed, and looks then how long the server has really been silent.
+#[derive(Debug)]
+struct Clock {
+    idle: Duration,
+    until: Option<Instant>,
+    silent_since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why a body is cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Late {
+    /// The server was silent for too long.
+    Idle,
+    /// The exchange took too long.
+    Total,
+}
+
+impl Clock {
+    fn new(idle: Duration, until: Option<Instant>) -> Self {
+        Self { idle, until, silent_since: None, timer: None }
+    }
+
+    fn frame_came(&mut self) {
+        self.silent_since = None;
+    }
+
+    /// The server is silent now; says when that has lasted too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
+        let since = *self.silent_since.get_or_insert_with(Instant::now);
+        let idle_at = since + self.idle;
+        let deadline = self.until.map_or(idle_at, |until| until.min(idle_at));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if deadline < timer.deadline() {
+            timer.as_mut().reset(deadline);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= deadline {
+                let late = if deadline == idle_at { Late::Idle } else { Late::Total };
+                return Poll::Ready(late);
+            }
+            timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    /// The time of the whole exchange is over although frames keep coming.
+    fn over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+}
+
+impl Streamed {
+    /// A body that passes `upstream` through and then gives `link` back.
+    pub(crate) fn body(
+        upstream: Incoming,
+        link: Link,
+        exchange: Box<Exchange>,
+        until: Option<Instant>,
+    ) -> ResponseBody {
+        let clock = Clock::new(exchange.worker().options.deadlines.idle, until);
+        let mut streamed = Self { upstream, link: Some(link), exchange: Some(exchange), clock };
+        if streamed.upstream.is_end_stream() {
+            streamed.completed();
+            return ResponseBody::empty();
+        }
+        ResponseBody(Kind::Streamed(Box::new(streamed)))
+    }
+
+    fn completed(&mut self) {
+        let Some(mut exchange) = self.exchange.take() else { return };
+        exchange.completed();
+        if let (Some(link), Some(uid)) = (self.link.take(), exchange.endpoint_uid()) {
+            exchange.worker().upstreams.give_back(uid, link);
+        }
+    }
+
+    /// Ends the body before its time. An event stream gets a last event that says why; anything else breaks off, so
+    /// that nobody takes half of it for the whole.
+    fn broke(&mut self, ended: Ended, code: &'static str, sentence: &str) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        self.link = None;
+        let Some(mut exchange) = self.exchange.take() else { return Poll::Ready(None) };
+        // To an announced length nothing can be added.
+        let open_ended = self.upstream.size_hint().exact().is_none();
+        Poll::Ready(Some(match exchange.broke(ended, code, sentence).filter(|_| open_ended) {
+            Some(event) => Ok(Frame::data(event)),
+            None => Err(BrokenOff(code)),
+        }))
+    }
+
+    fn late(&mut self, late: Late) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        match late {
+            Late::Idle => self.broke(Ended::Deadline, "idle_timeout", "the server stopped sending"),
+            Late::Total => self.broke(Ended::Deadline, "request_timeout", "the route's time for a request is over"),
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        if self.exchange.is_none() {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut self.upstream).poll_frame(cx) {
+            Poll::Pending => match self.clock.poll(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(late) => self.late(late),
+            },
+            Poll::Ready(Some(Ok(frame))) => {
+                if self.clock.over() {
+                    return self.late(Late::Total);
+                }
+                self.clock.frame_came();
+                if let (Some(data), Some(exchange)) = (frame.data_ref(), &mut self.exchange) {
+                    exchange.passed(data);
+                }
+                // With a known length the client's connection will not ask again.
+                if self.upstream.is_end_stream() {
+                    self.completed();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(%error, "a server broke its answer off");
+                self.broke(Ended::UpstreamBroken, "upstream_broken", "the server broke its answer off")
+            }
+            Poll::Ready(None) => {
+                self.completed();
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        match &mut self.0 {
+            Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Streamed(streamed) => streamed.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Full(bytes) => bytes.is_none(),
+            Kind::Streamed(streamed) => streamed.exchange.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Streamed(streamed) => streamed.upstream.size_hint(),
+        }
+    }
+}

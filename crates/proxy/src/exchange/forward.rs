@@ -1,0 +1,207 @@
+//! Asking the pool for a server, and servers for an answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet::{Endpoint, PickRequest, Pool};
+use http::Response;
+use hyper::body::Incoming;
+use routing::PoolKind;
+use scheduling::RequestKind;
+
+use super::answer::{Answer, Served};
+use super::attempt::{Outgoing, Rules, failed_status, failure};
+use super::route::Routed;
+use super::{Exchange, Facts, text};
+use crate::body::RequestBody;
+use crate::refusal::Refusal;
+use crate::session;
+use crate::upstream::{Link, SendError};
+
+/// What the pool is asked for.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) kind: RequestKind,
+    pub(crate) model: Option<String>,
+    pub(crate) prefix: Arc<[u64]>,
+    pub(crate) prompt_tokens: u32,
+    pub(crate) max_output_tokens: Option<u32>,
+    pub(crate) streams: bool,
+    pub(crate) priority: i32,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) pinned: Option<Arc<Endpoint>>,
+}
+
+impl Wanted {
+    /// Any server, by load alone.
+    pub(crate) fn opaque(pool: Arc<Pool>) -> Self {
+        Self {
+            pool,
+            kind: RequestKind::Opaque,
+            model: None,
+            prefix: Arc::default(),
+            prompt_tokens: 0,
+            max_output_tokens: None,
+            streams: false,
+            priority: 0,
+            deadline: None,
+            pinned: None,
+        }
+    }
+}
+
+/// The pool that knows `model`; the first one that runs when none does.
+pub(crate) fn pool_for_model(exchange: &Exchange, routed: &Routed, model: &str) -> Result<Arc<Pool>, Refusal> {
+    let mut first = None;
+    for key in &routed.pools {
+        let Some(pool) = exchange.worker.fleet.pool(key) else { continue };
+        if routed.pools.len() == 1 || pool.knows_model(model) {
+            return Ok(pool);
+        }
+        first.get_or_insert(pool);
+    }
+    first.ok_or(Refusal::NoPool)
+}
+
+/// Takes a server from the pool.
+pub(crate) async fn pick(exchange: &mut Exchange, routed: &Routed, wanted: Wanted, outgoing: &mut Outgoing) -> Result<(), Refusal> {
+    exchange.release();
+    let pool = wanted.pool;
+    exchange.pool = Some(pool.clone());
+    exchange.request.fairness.clone_from(&routed.hints.fairness);
+    outgoing.own_host = pool.spec().key.kind == PoolKind::Urls;
+    exchange.explain = routed.hints.explain && (routed.trusted || exchange.worker.options.explain);
+    let preferred = preferred(exchange, routed, &pool, outgoing);
+    let lease = pool
+        .pick(PickRequest {
+            request_id: text(Some(&exchange.request_id)),
+            model: wanted.model.as_deref(),
+            kind: wanted.kind,
+            prefix: wanted.prefix,
+            prompt_tokens: wanted.prompt_tokens,
+            max_output_tokens: wanted.max_output_tokens,
+            priority: wanted.priority,
+            flow: flow(exchange),
+            pinned: wanted.pinned,
+            preferred,
+            deadline: wanted.deadline,
+            explain: exchange.explain,
+        })
+        .await
+        .map_err(Refusal::Rejected)?;
+    exchange.facts = Facts {
+        queued: lease.queued(),
+        hit_tokens: lease.hit_tokens(),
+        predicted_ttft: (wanted.kind == RequestKind::Inference).then(|| lease.predicted_ttft()),
+    };
+    exchange.lease = Some(lease);
+    Ok(())
+}
+
+/// The server of the client's session, where the route keeps sessions.
+fn preferred(exchange: &Exchange, routed: &Routed, pool: &Pool, outgoing: &Outgoing) -> Option<Arc<Endpoint>> {
+    let policy = routed.rule.policy.session.as_ref()?;
+    let worker = &exchange.worker;
+    let session = session::read(&worker.session, policy, &outgoing.headers, worker.unix_time())?;
+    pool.endpoint_by_token(session.server)
+}
+
+/// Requests without a fairness id belong to one flow.
+fn flow(exchange: &Exchange) -> u64 {
+    use std::hash::BuildHasher;
+    match &exchange.request.fairness {
+        Some(id) => rustc_hash::FxBuildHasher.hash_one(id.as_bytes()),
+        None => 0,
+    }
+}
+
+/// Picks a server and forwards to it.
+pub(crate) async fn forward(
+    exchange: &mut Box<Exchange>,
+    routed: Routed,
+    mut outgoing: Outgoing,
+    wanted: Wanted,
+    rules: Rules,
+) -> Result<Answer, Refusal> {
+    pick(exchange, &routed, wanted, &mut outgoing).await?;
+    let sent = attempts(exchange, &outgoing, &rules).await;
+    if let RequestBody::Stream(replay) = outgoing.body() {
+        exchange.request.bytes = replay.passed();
+        if replay.exceeded() {
+            let limit = routed.rule.policy.max_body.unwrap_or(exchange.worker.options.max_body);
+            return Err(Refusal::TooLarge(limit));
+        }
+    }
+    let (response, link) = sent.map_err(Refusal::Upstream)?;
+    Ok(Answer::Served(Box::new(Served::new(response, link, routed, outgoing.headers))))
+}
+
+/// A server's answer and the connection it comes on.
+pub(crate) type Sent = (Response<Incoming>, Link);
+
+/// Asks server after server, as far as the rules go. An answer that a server gave is better than an error of ours: when
+/// no later server answers at all, it is what the client gets.
+pub(crate) async fn attempts(exchange: &mut Exchange, outgoing: &Outgoing, rules: &Rules) -> Result<Sent, SendError> {
+    let worker = exchange.worker.clone();
+    if let (true, Some(pool)) = (rules.pays(), &exchange.pool) {
+        worker.budget(pool, |budget| budget.deposit());
+    }
+    let mut held: Option<(Sent, Arc<Endpoint>)> = None;
+    loop {
+        let Some(endpoint) = exchange.lease.as_ref().map(|lease| lease.endpoint().clone()) else {
+            return Err(crate::upstream::ConnectError::Spent.into());
+        };
+        exchange.answer.attempts += 1;
+        exchange.endpoint = Some(endpoint.clone());
+        let request = || outgoing.request(&endpoint);
+        let outcome = worker.upstreams.send(&endpoint, rules.patience, request, rules.repeatable()).await;
+        match outcome {
+            Ok((response, link)) => {
+                let status = response.status();
+                if !rules.worth(status) || !next(exchange, rules, outgoing, Why::Status(failed_status(status))).await {
+                    return Ok((response, link));
+                }
+                tracing::debug!(endpoint = endpoint.name(), status = status.as_u16(), "asking another server");
+                held = Some(((response, link), endpoint));
+            }
+            Err(error) => {
+                tracing::info!(endpoint = endpoint.name(), request_id = text(Some(&exchange.request_id)), %error, "a server failed a request");
+                let worth = rules.worth_after(&error);
+                if !next(exchange, rules, outgoing, Why::Error(failure(&error), worth)).await {
+                    let Some((sent, endpoint)) = held else { return Err(error) };
+                    exchange.endpoint = Some(endpoint);
+                    return Ok(sent);
+                }
+            }
+        }
+    }
+}
+
+/// What the last server did wrong.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    Status(scheduling::FailureKind),
+    Error(scheduling::FailureKind, bool),
+}
+
+/// Moves the lease to the server that is asked next, if there may be and is one.
+async fn next(exchange: &mut Exchange, rules: &Rules, outgoing: &Outgoing, why: Why) -> bool {
+    let Some(lease) = &mut exchange.lease else { return false };
+    let (kind, worth) = match why {
+        Why::Status(kind) => (kind, true),
+        Why::Error(kind, worth) => (kind, worth),
+    };
+    lease.failed(kind);
+    if !worth || !rules.again(exchange.answer.attempts) || outgoing.body().again().is_none() {
+        return false;
+    }
+    let paid = !rules.pays() || exchange.pool.as_ref().is_some_and(|pool| exchange.worker.budget(pool, |b| b.withdraw()));
+    if !paid || (lease.next().is_none() && !rules.same_server()) {
+        return false;
+    }
+    if !rules.backoff.is_zero() {
+        tokio::time::sleep(rules.backoff).await;
+    }
+    true
+}

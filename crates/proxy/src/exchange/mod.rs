@@ -1,0 +1,316 @@
+//! One exchange: a request, its way to a server, the answer on its way back.
+//!
+//! [`Exchange`] is what is known of it, in one place, from the first header to the last byte. It travels with the
+//! request through the steps of [`serve`] and then inside the body of the answer. It is dropped exactly once, however
+//! the exchange ends (answered, refused, broken, abandoned by the client at any await), and the drop is where the lease
+//! on the server ends and where metrics and the access log are written.
+//!
+//! The steps: [`head`] cleans the head, [`route`] finds the rule and the backend, [`inference`], [`opaque`], [`lists`]
+//! or [`tunnel`] decide what the pool is asked, [`forward`] talks to servers, [`answer`] makes the response.
+
+mod answer;
+mod attempt;
+mod explain;
+mod forward;
+mod head;
+mod inference;
+mod lists;
+mod opaque;
+mod route;
+mod serve;
+mod tunnel;
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet::{Endpoint, Lease, Pool};
+use http::header::HeaderValue;
+use http::request::Parts;
+use http::{Method, Uri};
+use llm::{Dialect, ResponseScanner, Style};
+use telemetry::{Ended, ExchangeRecord};
+use tokio::time::Instant;
+
+pub(crate) use serve::serve;
+
+use crate::worker::Worker;
+
+/// Where a request came in.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// The worker that serves the connection.
+    pub(crate) worker: Rc<Worker>,
+    /// The port as the plan names it.
+    pub(crate) port: u16,
+    /// Whether the client speaks TLS.
+    pub(crate) tls: bool,
+    /// The name it asked for in the handshake.
+    pub(crate) sni: Option<String>,
+    /// Its address.
+    pub(crate) address: IpAddr,
+}
+
+/// What is known of one exchange.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    worker: Rc<Worker>,
+    started: Instant,
+    client: IpAddr,
+    method: Method,
+    uri: Uri,
+    http2: bool,
+    host: String,
+    request_id: HeaderValue,
+    trace_id: Option<HeaderValue>,
+    style: Style,
+    rule: Option<Arc<routing::Rule>>,
+    pool: Option<Arc<Pool>>,
+    endpoint: Option<Arc<Endpoint>>,
+    lease: Option<Lease>,
+    facts: Facts,
+    explain: bool,
+    request: Asked,
+    answer: Answered,
+}
+
+/// What the request turned out to ask for.
+#[derive(Debug, Default)]
+struct Asked {
+    dialect: Option<Dialect>,
+    model: String,
+    target: Option<String>,
+    objective: Option<String>,
+    fairness: Option<HeaderValue>,
+    priority: i32,
+    bytes: u64,
+}
+
+/// What the pick foretold.
+#[derive(Debug, Clone, Copy, Default)]
+struct Facts {
+    queued: Duration,
+    hit_tokens: u32,
+    predicted_ttft: Option<f64>,
+}
+
+/// How it went.
+#[derive(Debug, Default)]
+struct Answered {
+    status: u16,
+    code: Option<&'static str>,
+    attempts: u32,
+    stream: bool,
+    bytes: u64,
+    first: Option<Duration>,
+    usage: Option<llm::Usage>,
+    finish: Option<std::borrow::Cow<'static, str>>,
+    scanner: Option<ResponseScanner>,
+    /// How the body ended; none yet: the client has left when this is dropped.
+    ended: Option<Ended>,
+    /// The server did its part.
+    sound: bool,
+}
+
+impl Exchange {
+    /// Begins an exchange with what its head says.
+    fn begin(client: &Client, head: &mut Parts) -> Box<Self> {
+        let request_id = client.worker.identify(&mut head.headers);
+        Box::new(Self {
+            worker: client.worker.clone(),
+            started: Instant::now(),
+            client: client.address,
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            http2: head.version == http::Version::HTTP_2,
+            host: head::host_of(head::authority(head).unwrap_or_default()).to_owned(),
+            request_id,
+            trace_id: head.headers.get("traceparent").cloned(),
+            style: llm::style_of(head.uri.path()),
+            rule: None,
+            pool: None,
+            endpoint: None,
+            lease: None,
+            facts: Facts::default(),
+            explain: false,
+            request: Asked::default(),
+            answer: Answered::default(),
+        })
+    }
+
+    pub(crate) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// The server that answers.
+    pub(crate) fn endpoint_uid(&self) -> Option<u64> {
+        self.endpoint.as_ref().map(|endpoint| endpoint.uid())
+    }
+
+    /// A piece of the answer's body passes.
+    pub(crate) fn passed(&mut self, data: &[u8]) {
+        let answer = &mut self.answer;
+        answer.bytes += data.len() as u64;
+        let first = match &mut answer.scanner {
+            Some(scanner) => {
+                let signals = scanner.feed(data);
+                if signals.tokens > 0 && let Some(lease) = &mut self.lease {
+                    lease.progress(signals.tokens);
+                }
+                signals.first_token
+            }
+            None => answer.first.is_none(),
+        };
+        if first && answer.first.is_none() {
+            answer.first = Some(self.started.elapsed());
+            if let Some(lease) = &mut self.lease {
+                lease.first_token();
+            }
+        }
+    }
+
+    /// The answer has come to its end.
+    pub(crate) fn completed(&mut self) {
+        self.read_outcome();
+        self.answer.ended.get_or_insert(Ended::Complete);
+        self.release();
+    }
+
+    /// The answer broke off. Returns what ends an event stream properly; `None`: there is nothing to say but to break
+    /// off too.
+    pub(crate) fn broke(&mut self, ended: Ended, code: &'static str, sentence: &str) -> Option<bytes::Bytes> {
+        self.answer.sound = false;
+        self.answer.code = Some(code);
+        self.answer.ended = Some(ended);
+        if let Some(lease) = &mut self.lease {
+            let late = ended == Ended::Deadline;
+            use scheduling::FailureKind::{Reset, Timeout};
+            lease.failed(if late { Timeout } else { Reset });
+        }
+        let goodbye = self.goodbye(code, sentence);
+        self.read_outcome();
+        self.release();
+        goodbye
+    }
+
+    fn goodbye(&self, code: &'static str, sentence: &str) -> Option<bytes::Bytes> {
+        let (scanner, dialect) = (self.answer.scanner.as_ref()?, self.request.dialect?);
+        if !self.answer.stream {
+            return None;
+        }
+        let error = llm::ErrorBody::new(http::StatusCode::BAD_GATEWAY, code, sentence);
+        let event = error.stream_error_event(self.style, dialect);
+        let line_end = scanner.pending_line_end();
+        if line_end.is_empty() { Some(event) } else { Some([line_end, &event].concat().into()) }
+    }
+
+    /// Takes what the scanner learned: an answer with status 200 may still be a failure, as an error inside it or an
+    /// abort by a server that shuts down shows.
+    fn read_outcome(&mut self) {
+        let Some(mut scanner) = self.answer.scanner.take() else { return };
+        let outcome = scanner.finish();
+        self.answer.usage = outcome.usage;
+        self.answer.finish = outcome.finish_reason;
+        if let (Some(id), Some(pool), Some(endpoint)) = (&outcome.response_id, &self.pool, &self.endpoint)
+            && self.request.dialect == Some(Dialect::Responses)
+        {
+            pool.remember(id, endpoint);
+        }
+        if outcome.in_band_error.is_some() {
+            self.answer.sound = false;
+            self.answer.code.get_or_insert("in_band_error");
+            if let Some(lease) = &mut self.lease {
+                lease.failed(scheduling::FailureKind::InBand);
+            }
+        }
+    }
+
+    /// Gives the charge on the server back.
+    fn release(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        let usage = self.answer.usage.map(|usage| scheduling::Usage {
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            cached_tokens: usage.cached_tokens,
+        });
+        lease.finish(usage, self.answer.sound);
+    }
+
+    fn record<'a>(&'a self, pool: &'a str) -> ExchangeRecord<'a> {
+        let (request, answer, facts) = (&self.request, &self.answer, self.facts);
+        ExchangeRecord {
+            request_id: text(Some(&self.request_id)),
+            trace_id: text(self.trace_id.as_ref()).get(3..35),
+            method: self.method.as_str(),
+            path: self.uri.path(),
+            host: &self.host,
+            route: self.rule.as_ref().map_or("", |rule| &rule.route),
+            pool,
+            endpoint: self.endpoint.as_ref().map_or("", |endpoint| endpoint.name()),
+            dialect: request.dialect.map_or("", dialect_name),
+            model: &request.model,
+            target_model: request.target.as_deref().unwrap_or_default(),
+            objective: request.objective.as_deref(),
+            fairness: text(request.fairness.as_ref()),
+            priority: request.priority,
+            status: answer.status,
+            error_code: answer.code,
+            attempts: answer.attempts,
+            stream: answer.stream,
+            request_bytes: request.bytes,
+            response_bytes: answer.bytes,
+            queued: facts.queued,
+            ttft: answer.first,
+            duration: self.started.elapsed(),
+            usage: answer.usage.map(|usage| telemetry::Usage {
+                prompt: usage.prompt_tokens,
+                completion: usage.completion_tokens,
+                cached: usage.cached_tokens,
+            }),
+            hit_tokens_predicted: facts.hit_tokens,
+            predicted_ttft: facts.predicted_ttft,
+            finish: answer.finish.as_deref(),
+            client: Some(self.client),
+            ended: answer.ended.unwrap_or(Ended::ClientGone),
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.answer.ended.is_none() {
+            // The client left. What the scanner saw until then is worth recording; the lease, dropped unfinished,
+            // tells the core that the request was abandoned.
+            self.read_outcome();
+        }
+        let pool = self.pool.as_ref().map(|pool| pool.spec().key.to_string());
+        let record = self.record(pool.as_deref().unwrap_or_default());
+        self.worker.metrics.record(&record);
+        telemetry::access_log(&record);
+    }
+}
+
+fn text(value: Option<&HeaderValue>) -> &str {
+    value.and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+fn dialect_name(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::ChatCompletions => "chat_completions",
+        Dialect::Completions => "completions",
+        Dialect::Embeddings => "embeddings",
+        Dialect::Responses => "responses",
+        Dialect::Messages => "messages",
+        Dialect::CountTokens => "count_tokens",
+        Dialect::Rerank => "rerank",
+        Dialect::Score => "score",
+        Dialect::Classify => "classify",
+        Dialect::Pooling => "pooling",
+        Dialect::Tokenize => "tokenize",
+        Dialect::Detokenize => "detokenize",
+        Dialect::AudioTranscriptions => "audio_transcriptions",
+        Dialect::AudioTranslations => "audio_translations",
+        Dialect::Generate => "generate",
+    }
+}

@@ -1,0 +1,128 @@
+//! Requests that we know nothing about, and requests about things that live in one server.
+
+use bytes::Bytes;
+use fleet::Pool;
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::{Method, StatusCode};
+use http_body::Body;
+use hyper::body::Incoming;
+use llm::StateKind;
+use std::sync::Arc;
+
+use super::Exchange;
+use super::answer::{Answer, Served};
+use super::attempt::{Outgoing, Rules};
+use super::forward::{self, Wanted};
+use super::route::Routed;
+use crate::body::{Replay, RequestBody};
+use crate::refusal::Refusal;
+
+/// Servers asked, at most, for something whose owner we do not know.
+const ASKED: usize = 8;
+
+/// Forwards by load alone; the body streams.
+pub(crate) async fn forward(
+    exchange: &mut Box<Exchange>,
+    routed: Routed,
+    head: Parts,
+    body: Incoming,
+) -> Result<Answer, Refusal> {
+    let pool = forward::pool_for_model(exchange, &routed, "")?;
+    let wanted = Wanted::opaque(pool);
+    to(exchange, routed, head, body, wanted).await
+}
+
+/// Forwards what `wanted` says; the body streams.
+pub(crate) async fn to(
+    exchange: &mut Box<Exchange>,
+    routed: Routed,
+    head: Parts,
+    body: Incoming,
+    wanted: Wanted,
+) -> Result<Answer, Refusal> {
+    let options = &exchange.worker.options;
+    let limit = routed.rule.policy.max_body.unwrap_or(options.max_body);
+    if body.size_hint().lower() > limit {
+        return Err(Refusal::TooLarge(limit));
+    }
+    let body = if body.is_end_stream() {
+        RequestBody::Empty
+    } else {
+        RequestBody::Stream(Replay::new(body, options.replay_window, limit))
+    };
+    let rules = Rules::opaque(&routed.rule.policy, exchange.worker(), &head.method);
+    forward::forward(exchange, routed, Outgoing::new(head, body), wanted, rules).await
+}
+
+/// Forwards to the server that holds `id`. When nobody remembers which one that is, a read asks one after the other.
+pub(crate) async fn to_owner(
+    exchange: &mut Box<Exchange>,
+    routed: Routed,
+    head: Parts,
+    body: Incoming,
+    (kind, id): (StateKind, &str),
+) -> Result<Answer, Refusal> {
+    let pools: Vec<Arc<Pool>> =
+        routed.pools.iter().filter_map(|key| exchange.worker.fleet.pool(key)).collect();
+    let owned = pools.iter().find_map(|pool| Some((pool.clone(), pool.owner_of(kind, id)?)));
+    match owned {
+        Some((_, owner)) if owner.gone() => Err(Refusal::StateLost(id.to_owned())),
+        Some((pool, owner)) => {
+            let wanted = Wanted { pinned: Some(owner), ..Wanted::opaque(pool) };
+            to(exchange, routed, head, body, wanted).await
+        }
+        None if head.method == Method::GET && body.is_end_stream() => {
+            ask_around(exchange, routed, head, &pools).await
+        }
+        None => forward(exchange, routed, head, body).await,
+    }
+}
+
+/// Asks one server after the other until one does not say 404; the last 404 is the answer otherwise.
+pub(crate) async fn ask_around(
+    exchange: &mut Box<Exchange>,
+    routed: Routed,
+    mut head: Parts,
+    pools: &[Arc<Pool>],
+) -> Result<Answer, Refusal> {
+    head.headers.remove(CONTENT_LENGTH);
+    let rules = Rules::opaque(&routed.rule.policy, exchange.worker(), &head.method);
+    let mut outgoing = Outgoing::new(head, RequestBody::Empty);
+    let mut last = Err(Refusal::NoPool);
+    for pool in pools {
+        if let Err(refusal) = forward::pick(exchange, &routed, Wanted::opaque(pool.clone()), &mut outgoing).await {
+            last = last.or(Err(refusal));
+            continue;
+        }
+        loop {
+            match forward::attempts(exchange, &outgoing, &rules).await {
+                Ok(sent) => {
+                    let found = sent.0.status() != StatusCode::NOT_FOUND;
+                    last = Ok(sent);
+                    if found {
+                        return last.map(|sent| served(sent, routed, outgoing));
+                    }
+                }
+                Err(error) => last = last.or(Err(Refusal::Upstream(error))),
+            }
+            let asked = exchange.answer.attempts as usize;
+            if asked >= ASKED || exchange.lease.as_mut().and_then(fleet::Lease::next).is_none() {
+                break;
+            }
+        }
+    }
+    last.map(|sent| served(sent, routed, outgoing))
+}
+
+fn served((response, link): forward::Sent, routed: Routed, outgoing: Outgoing) -> Answer {
+    Answer::Served(Box::new(Served::new(response, link, routed, outgoing.headers)))
+}
+
+/// An answer of ours in JSON.
+pub(crate) fn json(body: Bytes) -> http::Response<Bytes> {
+    let mut answer = http::Response::new(body);
+    let value = http::HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, value);
+    answer
+}

@@ -1,0 +1,100 @@
+//! From a clean head to a backend: the rule, its filters, the weighted choice.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::Response;
+use http::header::HOST;
+use http::header::HeaderValue;
+use http::request::Parts;
+use routing::{Filter, PoolKey, RequestHead, Rule, Target};
+use smallvec::{SmallVec, smallvec};
+
+use super::head::{self, Hints};
+use super::{Client, Exchange};
+use crate::filters::{self, Effect};
+use crate::refusal::Refusal;
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(crate) struct Routed {
+    /// The rule that matched.
+    pub(crate) rule: Arc<Rule>,
+    /// The backend chosen among the rule's.
+    pub(crate) backend: usize,
+    /// The pools it leads to: one, or several to choose from by model.
+    pub(crate) pools: SmallVec<[PoolKey; 1]>,
+    /// Whether the client is trusted.
+    pub(crate) trusted: bool,
+    /// What the head told.
+    pub(crate) hints: Hints,
+}
+
+impl Routed {
+    /// The filters of the backend.
+    pub(crate) fn backend_filters(&self) -> &[Filter] {
+        self.rule.backends.get(self.backend).map_or(&[], |backend| &backend.filters)
+    }
+}
+
+/// What routing came to.
+pub(crate) enum Place {
+    /// A filter has answered.
+    Answered(Response<()>),
+    /// A backend should be asked.
+    Backend(Routed),
+}
+
+/// Finds the backend of a request, and leaves its head as the backend should see it.
+pub(crate) fn find(client: &Rc<Client>, exchange: &mut Exchange, head: &mut Parts) -> Result<Place, Refusal> {
+    let worker = &client.worker;
+    let plan = worker.plan.load();
+    let matched = plan
+        .route(
+            client.port,
+            &RequestHead {
+                method: &head.method,
+                host: &exchange.host,
+                path: head.uri.path(),
+                query: head.uri.query(),
+                headers: &head.headers,
+                sni: client.sni.as_deref(),
+            },
+        )
+        .map_err(Refusal::NoRoute)?;
+    let rule = matched.rule.clone();
+    let matched_prefix = matched.matched_prefix;
+    let trusted = matched.listener.trusted || worker.options.trusted;
+    exchange.rule = Some(rule.clone());
+
+    if head.uri.authority().is_some() && let Some(authority) = head.uri.authority() {
+        // HTTP/2 and absolute targets say the host in the target.
+        let value = HeaderValue::try_from(authority.as_str()).map_err(|_| Refusal::Framing("bad authority"))?;
+        head.headers.insert(HOST, value);
+    }
+    let hints = head::sanitise(&mut head.headers, trusted)?;
+    let mut target = filters::Target {
+        headers: &mut head.headers,
+        uri: &mut head.uri,
+        host: &exchange.host,
+        tls: client.tls,
+        port: client.port,
+        matched_prefix,
+    };
+    if let Effect::Answer(answer) = filters::change_request(&rule.filters, &mut target)? {
+        return Ok(Place::Answered(answer));
+    }
+    let Some(backend) = rule.choose(worker.roll()) else {
+        return Err(Refusal::Backend("the rule has no backend".into()));
+    };
+    if let Effect::Answer(answer) = filters::change_request(&backend.filters, &mut target)? {
+        return Ok(Place::Answered(answer));
+    }
+    let pools = match &backend.target {
+        Target::Pool(key) => smallvec![key.clone()],
+        Target::ByModel(keys) => keys.iter().cloned().collect(),
+        Target::Invalid(reason) => return Err(Refusal::Backend(reason.clone())),
+    };
+    let backend = rule.backends.iter().position(|other| std::ptr::eq(other, backend)).unwrap_or_default();
+    Ok(Place::Backend(Routed { rule, backend, pools, trusted, hints }))
+}
