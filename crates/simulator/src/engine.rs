@@ -253,11 +253,8 @@ impl Engine {
     pub fn step(&mut self, now: f64) -> Option<StepPlan> {
         self.shares.clear();
         self.load_seconds = 0.0;
-        let mut budget = self.config.max_batched_tokens;
-        let preempted = self.schedule_running(&mut budget);
-        if !preempted {
-            self.schedule_waiting(now, &mut budget);
-        }
+        // A pass that only preempts leaves nothing to compute, but blocks: the next one does better.
+        while self.schedule(now) && self.shares.is_empty() {}
         if self.shares.is_empty() {
             return None;
         }
@@ -270,6 +267,16 @@ impl Engine {
             prefill_tokens: work.prefill_tokens as u32,
             decode_tokens: work.decode_tokens as u32,
         })
+    }
+
+    /// One pass of the scheduler. True if it preempted.
+    fn schedule(&mut self, now: f64) -> bool {
+        let mut budget = self.config.max_batched_tokens;
+        let preempted = self.schedule_running(&mut budget);
+        if !preempted {
+            self.schedule_waiting(now, &mut budget);
+        }
+        preempted
     }
 
     fn work(&self) -> Work {
