@@ -1,1 +1,38 @@
-//! A pool that lives: endpoints, scraping, health probes, waiting requests; the async shell around scheduling.
+//! A pool that lives: endpoints, scraping, health probes, waiting requests; the async shell around `scheduling`.
+//!
+//! `scheduling::Pool` decides and nothing here does. This crate feeds it: it keeps an address book of the servers that
+//! the plan names ([`Fleet::apply`]), asks each server for its load, its models and its health, and turns what comes
+//! back into events. Requests go the short way: [`Pool::pick`] takes one lock, tells the core of the arrival and takes
+//! its decision out again. Only a request that the core makes wait gets a channel, and one timer a pool wakes those.
+//!
+//! A picked server is a [`Lease`]. Whatever becomes of the request, the lease tells the core: a lease that is simply
+//! dropped counts as abandoned, so a charge always goes back.
+
+mod catalog;
+mod client;
+mod decisions;
+mod endpoint;
+mod error;
+mod fleet;
+mod lease;
+mod mapping;
+mod members;
+mod options;
+mod page;
+mod pool;
+mod scan;
+mod state;
+mod tls;
+mod watch;
+
+pub use decisions::{RecordedCandidate, RecordedDecision};
+pub use endpoint::{Endpoint, EndpointStatus};
+pub use error::Error;
+pub use fleet::Fleet;
+pub use lease::Lease;
+pub use mapping::{MetricMapping, MetricSource, Selector};
+pub use options::{FleetOptions, ProbeOptions, ScrapeOptions};
+pub use page::{Engine, LoraInfo, Page, PageReader};
+pub use pool::{PickRequest, Pool, Rejection};
+pub use scan::{Sample, Scanner};
+pub use tls::ClientTls;
