@@ -135,8 +135,9 @@ mod tests {
 
     #[test]
     fn a_route_serves_what_it_shares_with_the_listener() {
+        type Case<'c> = (&'c str, &'c [&'c str], Option<&'c [&'c str]>);
         // listener, route, expected (None: nothing in common)
-        let cases: [(&str, &[&str], Option<&[&str]>); 12] = [
+        let cases: [Case<'_>; 12] = [
             ("", &[], Some(&[])),
             ("", &["a.com"], Some(&["a.com"])),
             ("a.com", &[], Some(&["a.com"])),

@@ -2,8 +2,20 @@ use super::*;
 use crate::plan::{Backend, Hostname, RoutePolicy, Target};
 use http::{HeaderName, HeaderValue};
 
-fn head<'a>(method: &'a Method, path: &'a str, query: Option<&'a str>, headers: &'a HeaderMap) -> RequestHead<'a> {
-    RequestHead { method, host: "h", path, query, headers, sni: None }
+fn head<'a>(
+    method: &'a Method,
+    path: &'a str,
+    query: Option<&'a str>,
+    headers: &'a HeaderMap,
+) -> RequestHead<'a> {
+    RequestHead {
+        method,
+        host: "h",
+        path,
+        query,
+        headers,
+        sni: None,
+    }
 }
 
 #[test]
@@ -20,8 +32,15 @@ fn prefixes_match_whole_elements() {
         ("/abc", "/%61bc", None),
     ];
     for (prefix, path, expected) in cases {
-        let wanted = Match { path: PathMatch::Prefix(prefix.to_owned()), ..Match::any() };
-        assert_eq!(wanted.evaluate(&head(&Method::GET, path, None, &HeaderMap::new())), expected, "{prefix} {path}");
+        let wanted = Match {
+            path: PathMatch::Prefix(prefix.to_owned()),
+            ..Match::any()
+        };
+        assert_eq!(
+            wanted.evaluate(&head(&Method::GET, path, None, &HeaderMap::new())),
+            expected,
+            "{prefix} {path}"
+        );
     }
 }
 
@@ -42,9 +61,14 @@ fn queries_are_decoded_and_the_first_value_counts() {
         (Some(""), false),
         (None, false),
     ];
-    let wanted = Match { query: vec![("a".to_owned(), ValueMatch::Exact("1".to_owned()))], ..Match::any() };
+    let wanted = Match {
+        query: vec![("a".to_owned(), ValueMatch::Exact("1".to_owned()))],
+        ..Match::any()
+    };
     for (query, expected) in cases {
-        let matched = wanted.evaluate(&head(&Method::GET, "/", query, &HeaderMap::new())).is_some();
+        let matched = wanted
+            .evaluate(&head(&Method::GET, "/", query, &HeaderMap::new()))
+            .is_some();
         assert_eq!(matched, expected, "{query:?}");
     }
     assert_eq!(decode("a+b%20c%2").as_deref(), Some("a b c%2"));
@@ -71,8 +95,17 @@ fn repeated_headers_are_a_list() {
         for value in values {
             headers.append(&name, HeaderValue::from_bytes(value).expect("a value"));
         }
-        let wanted = Match { headers: vec![(name, condition)], ..Match::any() };
-        assert_eq!(wanted.evaluate(&head(&Method::GET, "/", None, &headers)).is_some(), expected, "{values:?}");
+        let wanted = Match {
+            headers: vec![(name, condition)],
+            ..Match::any()
+        };
+        assert_eq!(
+            wanted
+                .evaluate(&head(&Method::GET, "/", None, &headers))
+                .is_some(),
+            expected,
+            "{values:?}"
+        );
     }
 }
 
@@ -96,8 +129,15 @@ fn tls_port(hostnames: &[&str]) -> Plan {
         trusted: false,
         rules: vec![rule(name, Vec::new())],
     };
-    let port = PortPlan { port: 443, tls: true, listeners: hostnames.iter().map(listener).collect() };
-    Plan { ports: [(443, port)].into(), ..Plan::default() }
+    let port = PortPlan {
+        port: 443,
+        tls: true,
+        listeners: hostnames.iter().map(listener).collect(),
+    };
+    Plan {
+        ports: [(443, port)].into(),
+        ..Plan::default()
+    }
 }
 
 #[test]
@@ -120,28 +160,49 @@ fn a_request_for_another_listener_than_the_handshake_is_misdirected() {
     for (hostnames, sni, host, expected) in cases {
         let plan = tls_port(hostnames);
         let headers = HeaderMap::new();
-        let head = RequestHead { host, sni, ..head(&Method::GET, "/", None, &headers) };
+        let head = RequestHead {
+            host,
+            sni,
+            ..head(&Method::GET, "/", None, &headers)
+        };
         let got = match plan.route(443, &head) {
             Ok(matched) => matched.listener.name.clone(),
             Err(no_match) => no_match.status().as_u16().to_string(),
         };
         assert_eq!(got, expected, "{hostnames:?} {sni:?} {host}");
-        assert_eq!(plan.route(80, &head).err(), Some(NoMatch::NoListener(StatusCode::NOT_FOUND)));
+        assert_eq!(
+            plan.route(80, &head).err(),
+            Some(NoMatch::NoListener(StatusCode::NOT_FOUND))
+        );
     }
 }
 
 #[test]
 fn shares_over_many_rolls_follow_the_weights() {
-    let backend = |weight| Backend { weight, target: Target::Invalid(weight.to_string()), filters: Vec::new() };
+    let backend = |weight| Backend {
+        weight,
+        target: Target::Invalid(weight.to_string()),
+        filters: Vec::new(),
+    };
     let rule = rule("r", vec![backend(70), backend(0), backend(30)]);
     let mut counts = [0; 2];
     for roll in 0..10_000 {
-        match rule.choose(f64::from(roll) / 10_000.0).map(|backend| backend.weight) {
+        match rule
+            .choose(f64::from(roll) / 10_000.0)
+            .map(|backend| backend.weight)
+        {
             Some(70) => counts[0] += 1,
             Some(30) => counts[1] += 1,
             other => panic!("{other:?}"),
         }
     }
     assert_eq!(counts, [7_000, 3_000]);
-    assert!(Rule { backends: vec![backend(0)], ..(*rule).clone() }.choose(0.5).is_none());
+    assert!(
+        Rule {
+            backends: vec![backend(0)],
+            ..(*rule).clone()
+        }
+        .choose(0.5)
+        .is_none()
+    );
 }

@@ -17,8 +17,10 @@ pub fn rewrite_path(path: &str, rewrite: &PathRewrite, matched_prefix: usize) ->
     } else {
         replacement
     };
+    let seam_has_slash =
+        replacement.starts_with('/') || (replacement.is_empty() && rest.starts_with('/'));
     let mut out = String::with_capacity(1 + replacement.len() + rest.len());
-    if !replacement.starts_with('/') && !(replacement.is_empty() && rest.starts_with('/')) {
+    if !seam_has_slash {
         out.push('/');
     }
     out.push_str(replacement);

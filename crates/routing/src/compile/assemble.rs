@@ -30,9 +30,10 @@ use crate::urls;
 
 /// Sort key for "the oldest wins": the creation time, then namespace and name. What has no time is the youngest.
 pub(super) fn age(meta: &Meta) -> (i128, String, String) {
-    let created = meta
-        .creation_timestamp
-        .map_or(i128::MAX, |time| time.as_nanosecond());
+    let created = match meta.creation_timestamp {
+        Some(time) => time.as_nanosecond(),
+        None => i128::MAX,
+    };
     (created, meta.namespace.clone(), meta.name.clone())
 }
 

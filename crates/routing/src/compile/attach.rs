@@ -194,7 +194,7 @@ impl Stage<'_, '_> {
             positive("ResolvedRefs", route.unresolved.as_ref(), generation),
         ];
         if let (None, Some(partial)) = (refusal, &route.partial) {
-            let message = format!("Dropped: {}", partial.message);
+            let message = format!("Dropped Rule: {}", partial.message);
             conditions.push(Condition::new(
                 "PartiallyInvalid",
                 true,

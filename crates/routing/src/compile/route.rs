@@ -261,9 +261,9 @@ pub(super) fn compile(
     }
     let problem = Problem::join(&problems);
     if working == 0 {
-        compiled.refused = problem
+        compiled.refused = problem;
     } else {
-        compiled.partial = problem
+        compiled.partial = problem;
     }
     compiled.unresolved = Problem::join(&unresolved);
     compiled

@@ -171,7 +171,7 @@ impl<'o> Policies<'o> {
                 .objects
                 .secret(namespace, name)
                 .and_then(|secret| secret.data.get("ca.crt"))
-                .map(|pem| pem.expose()),
+                .map(api::SecretBytes::expose),
             (_, kind) => {
                 return Err(Problem::new(
                     "InvalidKind",

@@ -41,15 +41,35 @@ endpoints: [{addresses: [gpu2.lan]}]
 fn the_two_objects_that_started_the_project_are_enough() {
     let compiled = files(&[FIRST]);
     let pool = compiled.plan.pools.values().next().expect("the pool");
-    assert_eq!(pool.endpoints.iter().map(|server| server.name.as_str()).collect::<Vec<_>>(), ["127.0.0.1:8000", "gpu2.lan:8001"]);
+    assert_eq!(
+        pool.endpoints
+            .iter()
+            .map(|server| server.name.as_str())
+            .collect::<Vec<_>>(),
+        ["127.0.0.1:8000", "gpu2.lan:8001"]
+    );
     assert_eq!(pool.picker, Picker::Inside);
-    assert!(compiled.notes.iter().any(|note| note.message.contains("llama-endpoint-picker")));
-    assert!(compiled.statuses.iter().all(|status| status.problems().count() == 0), "{:?}", lines(&compiled));
+    assert!(
+        compiled
+            .notes
+            .iter()
+            .any(|note| note.message.contains("llama-endpoint-picker"))
+    );
+    assert!(
+        compiled
+            .statuses
+            .iter()
+            .all(|status| status.problems().count() == 0),
+        "{:?}",
+        lines(&compiled)
+    );
 
     let rolls = 10_000;
     let mut first = 0;
     for roll in 0..rolls {
-        let found = pool.models.resolve("customer-support", None, f64::from(roll) / f64::from(rolls));
+        let found =
+            pool.models
+                .resolve("customer-support", None, f64::from(roll) / f64::from(rolls));
         assert_eq!(found.priority, CRITICAL);
         first += u32::from(found.target_model == Some("llama-3-8b-customer-v1"));
     }
@@ -101,6 +121,13 @@ kind: InferenceModel
 metadata: {name: n, namespace: a}
 spec: {modelName: m, poolRef: {name: llama}}
 ";
-    let text = lines(&files(&[CLASS, GATEWAY, POOLS, mixed, &service("a", "web", "{port: 80}")])).join("\n");
+    let text = lines(&files(&[
+        CLASS,
+        GATEWAY,
+        POOLS,
+        mixed,
+        &service("a", "web", "{port: 80}"),
+    ]))
+    .join("\n");
     insta::assert_snapshot!(text);
 }

@@ -1,5 +1,8 @@
 //! Tables over whole sets of objects, as YAML.
 
+// A table is as long as its cases, and each row says what its columns are.
+#![allow(clippy::too_many_lines, clippy::type_complexity)]
+
 mod backends;
 mod conditions;
 mod example;
@@ -67,7 +70,13 @@ endpoints: [{addresses: [10.0.1.2]}, {addresses: [10.0.1.1]}]
 /// The objects of a text; every document must be readable.
 pub(super) fn objects(yaml: &str) -> Objects {
     let documents = decode_yaml(yaml).into_iter();
-    documents.map(|document| document.result.unwrap_or_else(|error| panic!("{error}\n{yaml}"))).collect()
+    documents
+        .map(|document| {
+            document
+                .result
+                .unwrap_or_else(|error| panic!("{error}\n{yaml}"))
+        })
+        .collect()
 }
 
 pub(super) fn files(parts: &[&str]) -> Compiled {
@@ -75,7 +84,10 @@ pub(super) fn files(parts: &[&str]) -> Compiled {
 }
 
 pub(super) fn cluster(parts: &[&str]) -> Compiled {
-    let options = CompileOptions { mode: Mode::Cluster, ..CompileOptions::default() };
+    let options = CompileOptions {
+        mode: Mode::Cluster,
+        ..CompileOptions::default()
+    };
     compile(&objects(&parts.join("\n---\n")), &options)
 }
 
@@ -84,13 +96,24 @@ pub(super) fn lines(compiled: &Compiled) -> Vec<String> {
     let mut lines = Vec::new();
     for status in &compiled.statuses {
         let parent = status.parent.as_ref().map_or(String::new(), |parent| {
-            let section = parent.section.as_ref().map_or(String::new(), |name| format!("#{name}"));
+            let section = parent
+                .section
+                .as_ref()
+                .map_or(String::new(), |name| format!("#{name}"));
             let port = parent.port.map_or(String::new(), |port| format!(":{port}"));
             format!(" @ {}/{}{section}{port}", parent.namespace, parent.name)
         });
         let listener = status.listener.as_ref().map_or(String::new(), |name| {
-            let kinds: Vec<_> = status.supported_kinds.iter().map(|kind| kind.kind).collect();
-            format!(" [{name}: {} attached, {}]", status.attached_routes, kinds.join("+"))
+            let kinds: Vec<_> = status
+                .supported_kinds
+                .iter()
+                .map(|kind| kind.kind)
+                .collect();
+            format!(
+                " [{name}: {} attached, {}]",
+                status.attached_routes,
+                kinds.join("+")
+            )
         });
         for condition in &status.conditions {
             lines.push(format!(
@@ -104,9 +127,19 @@ pub(super) fn lines(compiled: &Compiled) -> Vec<String> {
 
 /// `True Accepted` and the like, of the first status of an object (`Kind namespace/name`) that has the condition.
 pub(super) fn condition(compiled: &Compiled, object: &str, type_: &str) -> String {
-    let mut all = compiled.statuses.iter().filter(|s| s.object.to_string() == object && s.listener.is_none());
-    let found = all.find_map(|status| status.conditions.iter().find(|condition| condition.type_ == type_));
-    found.map_or("none".to_owned(), |condition| format!("{} {}", condition.status, condition.reason))
+    let mut all = compiled
+        .statuses
+        .iter()
+        .filter(|s| s.object.to_string() == object && s.listener.is_none());
+    let found = all.find_map(|status| {
+        status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == type_)
+    });
+    found.map_or("none".to_owned(), |condition| {
+        format!("{} {}", condition.status, condition.reason)
+    })
 }
 
 /// The same for a listener.
@@ -116,21 +149,39 @@ pub(super) fn listener(compiled: &Compiled, object: &str, name: &str, type_: &st
         .iter()
         .find(|s| s.object.to_string() == object && s.listener.as_deref() == Some(name))
         .expect("a status of the listener");
-    let condition = status.conditions.iter().find(|condition| condition.type_ == type_).expect("the condition");
+    let condition = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == type_)
+        .expect("the condition");
     format!("{} {}", condition.status, condition.reason)
 }
 
 /// A request without body: `GET host/path?query`, headers as `name: value`.
-pub(super) fn send<'p>(plan: &'p Plan, port: u16, url: &str, headers: &[(&str, &str)]) -> Result<Matched<'p>, NoMatch> {
+pub(super) fn send<'p>(
+    plan: &'p Plan,
+    port: u16,
+    url: &str,
+    headers: &[(&str, &str)],
+) -> Result<Matched<'p>, NoMatch> {
     let (host, rest) = url.split_once('/').unwrap_or((url, ""));
     let target = format!("/{rest}");
-    let (path, query) = target.split_once('?').map_or((target.as_str(), None), |(path, query)| (path, Some(query)));
+    let (path, query) = target
+        .split_once('?')
+        .map_or((target.as_str(), None), |(path, query)| (path, Some(query)));
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
         map.append(name, HeaderValue::from_str(value).expect("a value"));
     }
-    let head = RequestHead { method: &Method::GET, host, path, query, headers: &map, sni: None };
+    let head = RequestHead {
+        method: &Method::GET,
+        host,
+        path,
+        query,
+        headers: &map,
+        sni: None,
+    };
     plan.route(port, &head)
 }
 

@@ -3,7 +3,9 @@
 use super::*;
 
 fn slice(name: &str, labels: &str, rest: &str) -> String {
-    format!("apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, namespace: a, labels: {{{labels}}}}}\n{rest}\n")
+    format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, namespace: a, labels: {{{labels}}}}}\n{rest}\n"
+    )
 }
 
 const POOL: &str = "
@@ -21,7 +23,12 @@ fn servers(parts: &[&str]) -> Vec<String> {
             Host::Ip(ip) => ip.to_string(),
             Host::Dns(name) => format!("dns {name}"),
         };
-        format!("{host} {} {}{}", server.port, server.name, if server.ready { "" } else { " not ready" })
+        format!(
+            "{host} {} {}{}",
+            server.port,
+            server.name,
+            if server.ready { "" } else { " not ready" }
+        )
     };
     pool.endpoints.iter().map(text).collect()
 }
@@ -31,24 +38,57 @@ fn slices_are_chosen_by_labels() {
     let ip = "addressType: IPv4\nendpoints: [{addresses: [10.0.0.1, 10.9.9.9]}]";
     let ports = "ports: [{port: 9000}]";
     let cases: Vec<(&str, String, Vec<&str>)> = vec![
-        ("every target port", slice("s", "app: x, tier: gold, more: y", ip), vec!["10.0.0.1 8000 10.0.0.1:8000", "10.0.0.1 8001 10.0.0.1:8001"]),
+        (
+            "every target port",
+            slice("s", "app: x, tier: gold, more: y", ip),
+            vec!["10.0.0.1 8000 10.0.0.1:8000", "10.0.0.1 8001 10.0.0.1:8001"],
+        ),
         ("a label is missing", slice("s", "app: x", ip), vec![]),
-        ("a label differs", slice("s", "app: x, tier: silver", ip), vec![]),
-        ("another namespace", slice("s", "app: x, tier: gold", ip).replace("namespace: a", "namespace: b"), vec![]),
-        ("the slice's own ports", slice("s", "app: x, tier: gold", &format!("{ip}\n{ports}")), vec!["10.0.0.1 9000 10.0.0.1:9000"]),
+        (
+            "a label differs",
+            slice("s", "app: x, tier: silver", ip),
+            vec![],
+        ),
+        (
+            "another namespace",
+            slice("s", "app: x, tier: gold", ip).replace("namespace: a", "namespace: b"),
+            vec![],
+        ),
+        (
+            "the slice's own ports",
+            slice("s", "app: x, tier: gold", &format!("{ip}\n{ports}")),
+            vec!["10.0.0.1 9000 10.0.0.1:9000"],
+        ),
         (
             "only TCP ports count",
-            slice("s", "app: x, tier: gold", &format!("{ip}\nports: [{{port: 1, protocol: UDP}}, {{port: 9000}}]")),
+            slice(
+                "s",
+                "app: x, tier: gold",
+                &format!("{ip}\nports: [{{port: 1, protocol: UDP}}, {{port: 9000}}]"),
+            ),
             vec!["10.0.0.1 9000 10.0.0.1:9000"],
         ),
         (
             "names, sorted, once",
-            slice("s", "app: x, tier: gold", &format!("addressType: FQDN\nendpoints: [{{addresses: [GPU2.lan.]}}, {{addresses: [gpu1.lan]}}, {{addresses: [gpu1.lan]}}]\n{ports}")),
-            vec!["dns gpu1.lan 9000 gpu1.lan:9000", "dns gpu2.lan 9000 gpu2.lan:9000"],
+            slice(
+                "s",
+                "app: x, tier: gold",
+                &format!(
+                    "addressType: FQDN\nendpoints: [{{addresses: [GPU2.lan.]}}, {{addresses: [gpu1.lan]}}, {{addresses: [gpu1.lan]}}]\n{ports}"
+                ),
+            ),
+            vec![
+                "dns gpu1.lan 9000 gpu1.lan:9000",
+                "dns gpu2.lan 9000 gpu2.lan:9000",
+            ],
         ),
         (
             "pods by name, with the port where there are several",
-            slice("s", "app: x, tier: gold", "addressType: IPv6\nendpoints: [{addresses: ['fd00::1'], targetRef: {kind: Pod, name: pod-1}}]"),
+            slice(
+                "s",
+                "app: x, tier: gold",
+                "addressType: IPv6\nendpoints: [{addresses: ['fd00::1'], targetRef: {kind: Pod, name: pod-1}}]",
+            ),
             vec!["fd00::1 8000 pod-1:8000", "fd00::1 8001 pod-1:8001"],
         ),
         (
@@ -56,9 +96,16 @@ fn slices_are_chosen_by_labels() {
             slice(
                 "s",
                 "app: x, tier: gold",
-                &format!("addressType: IPv4\nendpoints: [{{addresses: [10.0.0.1], conditions: {{ready: false}}}}, {{addresses: [10.0.0.2], conditions: {{ready: true, terminating: true}}}}, {{addresses: [10.0.0.3], conditions: {{ready: false, serving: true, terminating: true}}}}, {{addresses: [10.0.0.4], conditions: {{}}}}]\n{ports}"),
+                &format!(
+                    "addressType: IPv4\nendpoints: [{{addresses: [10.0.0.1], conditions: {{ready: false}}}}, {{addresses: [10.0.0.2], conditions: {{ready: true, terminating: true}}}}, {{addresses: [10.0.0.3], conditions: {{ready: false, serving: true, terminating: true}}}}, {{addresses: [10.0.0.4], conditions: {{}}}}]\n{ports}"
+                ),
             ),
-            vec!["10.0.0.1 9000 10.0.0.1:9000 not ready", "10.0.0.2 9000 10.0.0.2:9000 not ready", "10.0.0.3 9000 10.0.0.3:9000 not ready", "10.0.0.4 9000 10.0.0.4:9000"],
+            vec![
+                "10.0.0.1 9000 10.0.0.1:9000 not ready",
+                "10.0.0.2 9000 10.0.0.2:9000 not ready",
+                "10.0.0.3 9000 10.0.0.3:9000 not ready",
+                "10.0.0.4 9000 10.0.0.4:9000",
+            ],
         ),
     ];
     for (what, slice, expected) in cases {
@@ -69,18 +116,36 @@ fn slices_are_chosen_by_labels() {
 #[test]
 fn one_address_in_two_slices_is_one_server() {
     let one = |name: &str, ready: &str| {
-        slice(name, "app: x, tier: gold", &format!("addressType: IPv4\nports: [{{port: 1}}]\nendpoints: [{{addresses: [10.0.0.1], conditions: {{ready: {ready}}}}}]"))
+        slice(
+            name,
+            "app: x, tier: gold",
+            &format!(
+                "addressType: IPv4\nports: [{{port: 1}}]\nendpoints: [{{addresses: [10.0.0.1], conditions: {{ready: {ready}}}}}]"
+            ),
+        )
     };
     for (first, second) in [("true", "false"), ("false", "true")] {
-        assert_eq!(servers(&[POOL, &one("s", first), &one("t", second)]), ["10.0.0.1 1 10.0.0.1:1"]);
+        assert_eq!(
+            servers(&[POOL, &one("s", first), &one("t", second)]),
+            ["10.0.0.1 1 10.0.0.1:1"]
+        );
     }
 }
 
 #[test]
 fn an_address_that_is_none_is_said_and_skipped() {
-    let slice = slice("s", "app: x, tier: gold", "addressType: IPv4\nports: [{port: 1}]\nendpoints: [{addresses: [gpu1]}, {addresses: [10.0.0.1]}]");
+    let slice = slice(
+        "s",
+        "app: x, tier: gold",
+        "addressType: IPv4\nports: [{port: 1}]\nendpoints: [{addresses: [gpu1]}, {addresses: [10.0.0.1]}]",
+    );
     assert_eq!(servers(&[POOL, &slice]), ["10.0.0.1 1 10.0.0.1:1"]);
-    assert!(files(&[POOL, &slice]).notes.iter().any(|note| note.message.contains("gpu1")));
+    assert!(
+        files(&[POOL, &slice])
+            .notes
+            .iter()
+            .any(|note| note.message.contains("gpu1"))
+    );
 }
 
 #[test]
@@ -89,8 +154,16 @@ fn a_service_port_finds_its_slice_port() {
     let cases = [
         ("{port: 80}", "[{port: 3000}]", Some(3000)),
         ("{port: 80, name: http}", "[{port: 3000}]", Some(3000)),
-        ("{port: 80, name: http}, {port: 81, name: b}", "[{name: b, port: 3001}, {name: http, port: 3000}]", Some(3000)),
-        ("{port: 80, name: http}, {port: 81, name: b}", "[{name: b, port: 3001}]", None),
+        (
+            "{port: 80, name: http}, {port: 81, name: b}",
+            "[{name: b, port: 3001}, {name: http, port: 3000}]",
+            Some(3000),
+        ),
+        (
+            "{port: 80, name: http}, {port: 81, name: b}",
+            "[{name: b, port: 3001}]",
+            None,
+        ),
         ("{port: 80}", "[]", Some(80)),
         ("{port: 80, targetPort: 8080}", "[]", Some(8080)),
         ("{port: 80, targetPort: 8080}", "[{}]", Some(8080)),
@@ -98,10 +171,22 @@ fn a_service_port_finds_its_slice_port() {
     ];
     for (ports, slice_ports, expected) in cases {
         let text = service("a", "web", ports).replace("[{port: 3000}]", slice_ports);
-        let compiled = cluster(&[CLASS, GATEWAY, &route("a", "r", "[{name: web, port: 80}]"), &text]);
+        let compiled = cluster(&[
+            CLASS,
+            GATEWAY,
+            &route("a", "r", "[{name: web, port: 80}]"),
+            &text,
+        ]);
         let pool = compiled.plan.pools.values().next().expect("a pool");
-        assert_eq!(pool.endpoints.first().map(|server| server.port), expected, "{ports} {slice_ports}");
-        assert_eq!(condition(&compiled, "HTTPRoute a/r", "ResolvedRefs"), "True ResolvedRefs");
+        assert_eq!(
+            pool.endpoints.first().map(|server| server.port),
+            expected,
+            "{ports} {slice_ports}"
+        );
+        assert_eq!(
+            condition(&compiled, "HTTPRoute a/r", "ResolvedRefs"),
+            "True ResolvedRefs"
+        );
     }
 }
 
@@ -121,20 +206,42 @@ spec:
   targetRefs: [{group: '', kind: Service, name: epp}]
   validation: {hostname: epp.a, wellKnownCACertificates: System}
 ";
-    let verified = PickerTls::Verified(UpstreamTls { server_name: Some("epp.a".to_owned()), verify: Verify::System });
+    let verified = PickerTls::Verified(UpstreamTls {
+        server_name: Some("epp.a".to_owned()),
+        verify: Verify::System,
+    });
     let cases = [
-        ("{port: 9002, appProtocol: http2}", "", PickerTls::Unverified),
-        ("{port: 9002, appProtocol: kubernetes.io/h2c}", "", PickerTls::Plaintext),
+        (
+            "{port: 9002, appProtocol: http2}",
+            "",
+            PickerTls::Unverified,
+        ),
+        (
+            "{port: 9002, appProtocol: kubernetes.io/h2c}",
+            "",
+            PickerTls::Plaintext,
+        ),
         ("{port: 9002}", "", PickerTls::Unverified),
         ("{port: 9002}", policy, verified),
     ];
     for (port, policy, expected) in cases {
         let compiled = files(&[pool, &service("a", "epp", port), policy]);
         let pool = compiled.plan.pools.values().next().expect("a pool");
-        let Picker::External { service, port: number, fail_open, endpoints, tls } = &pool.picker else {
+        let Picker::External {
+            service,
+            port: number,
+            fail_open,
+            endpoints,
+            tls,
+        } = &pool.picker
+        else {
             panic!("{port}: the picker is inside")
         };
-        assert_eq!((service.as_str(), *number, *fail_open, tls), ("a/epp", 9002, true, &expected), "{port}");
+        assert_eq!(
+            (service.as_str(), *number, *fail_open, tls),
+            ("a/epp", 9002, true, &expected),
+            "{port}"
+        );
         assert_eq!(endpoints.len(), 1, "{port}");
     }
 }
@@ -145,19 +252,38 @@ fn files_without_a_gateway_get_a_port_by_model_name() {
     assert_eq!(compiled.plan.ports.keys().collect::<Vec<_>>(), [&8080]);
     let matched = send(&compiled.plan, 8080, "any.host/v1/models", &[]).expect("a rule");
     let backend = matched.rule.choose(0.9).expect("a backend");
-    let Target::ByModel(keys) = &backend.target else { panic!("{backend:?}") };
-    assert_eq!(keys.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a/llama", "a/old"]);
+    let Target::ByModel(keys) = &backend.target else {
+        panic!("{backend:?}")
+    };
+    assert_eq!(
+        keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["a/llama", "a/old"]
+    );
     assert_eq!(compiled.plan.pools.len(), 2);
-    assert_eq!(condition(&compiled, "InferencePool a/old", "Accepted"), "True Accepted");
+    assert_eq!(
+        condition(&compiled, "InferencePool a/old", "Accepted"),
+        "True Accepted"
+    );
     assert!(cluster(&[POOLS]).plan.ports.is_empty());
     assert!(files(&[POOLS, CLASS, GATEWAY]).plan.pools.is_empty());
     assert!(files(&[]).plan.ports.is_empty());
-    assert_eq!(compile_pools(&objects(&[POOLS, CLASS, GATEWAY].join("\n---\n")), Mode::Files).len(), 2);
+    assert_eq!(
+        compile_pools(
+            &objects(&[POOLS, CLASS, GATEWAY].join("\n---\n")),
+            Mode::Files
+        )
+        .len(),
+        2
+    );
 }
 
 #[test]
 fn an_empty_selector_selects_nothing() {
     let all = POOL.replace("{app: x, tier: gold}", "{}");
-    let slice = slice("s", "app: x", "addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]");
+    let slice = slice(
+        "s",
+        "app: x",
+        "addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]",
+    );
     assert_eq!(servers(&[&all, &slice]), Vec::<String>::new());
 }

@@ -8,7 +8,13 @@ use super::*;
 
 fn with_rules(rules: &str) -> Compiled {
     let text = route("a", "r", "[]").replace("[{backendRefs: []}]", rules);
-    cluster(&[CLASS, GATEWAY, POOLS, &text, &service("a", "web", "{port: 80}")])
+    cluster(&[
+        CLASS,
+        GATEWAY,
+        POOLS,
+        &text,
+        &service("a", "web", "{port: 80}"),
+    ])
 }
 
 fn first_rule(compiled: &Compiled) -> &Rule {
@@ -30,12 +36,24 @@ fn filters_compile_in_order() {
         add: vec![(name("x-b"), value("2"))],
         remove: vec![name("x-c")],
     };
-    let response = HeaderChange { remove: vec![name("server")], ..HeaderChange::default() };
-    let rewrite = Rewrite { hostname: Some("h.io".to_owned()), path: Some(PathRewrite::Prefix("/x".to_owned())) };
-    let expected = [Filter::RequestHeaders(request), Filter::ResponseHeaders(response), Filter::Rewrite(rewrite)];
+    let response = HeaderChange {
+        remove: vec![name("server")],
+        ..HeaderChange::default()
+    };
+    let rewrite = Rewrite {
+        hostname: Some("h.io".to_owned()),
+        path: Some(PathRewrite::Prefix("/x".to_owned())),
+    };
+    let expected = [
+        Filter::RequestHeaders(request),
+        Filter::ResponseHeaders(response),
+        Filter::Rewrite(rewrite),
+    ];
     assert_eq!(first_rule(&compiled).filters, expected);
 
-    let compiled = with_rules("[{filters: [{type: RequestRedirect, requestRedirect: {scheme: https, port: 8443, path: {type: ReplaceFullPath, replaceFullPath: /y}}}]}]");
+    let compiled = with_rules(
+        "[{filters: [{type: RequestRedirect, requestRedirect: {scheme: https, port: 8443, path: {type: ReplaceFullPath, replaceFullPath: /y}}}]}]",
+    );
     let redirect = Redirect {
         scheme: Some("https".to_owned()),
         hostname: None,
@@ -44,7 +62,10 @@ fn filters_compile_in_order() {
         status: StatusCode::FOUND,
     };
     assert_eq!(first_rule(&compiled).filters, [Filter::Redirect(redirect)]);
-    assert_eq!(condition(&compiled, "HTTPRoute a/r", "Accepted"), "True Accepted");
+    assert_eq!(
+        condition(&compiled, "HTTPRoute a/r", "Accepted"),
+        "True Accepted"
+    );
 }
 
 #[test]
@@ -66,14 +87,38 @@ fn what_is_not_supported_is_said_and_answers_500() {
         ("{type: URLRewrite, urlRewrite: {hostname: x}}, {type: RequestRedirect, requestRedirect: {hostname: y}}".to_owned(), "IncompatibleFilters"),
     ];
     for (filter, reason) in cases {
-        let compiled = with_rules(&format!("[{{filters: [{filter}], backendRefs: [{{name: web, port: 80}}]}}]"));
-        assert_eq!(condition(&compiled, "HTTPRoute a/r", "Accepted"), format!("False {reason}"), "{filter}");
-        assert!(matches!(first_rule(&compiled).filters[..], [Filter::Unsupported(_)]), "{filter}");
-        assert!(lines(&compiled).iter().any(|line| line.contains("[web: 0 attached")), "{filter}");
+        let compiled = with_rules(&format!(
+            "[{{filters: [{filter}], backendRefs: [{{name: web, port: 80}}]}}]"
+        ));
+        assert_eq!(
+            condition(&compiled, "HTTPRoute a/r", "Accepted"),
+            format!("False {reason}"),
+            "{filter}"
+        );
+        assert!(
+            matches!(first_rule(&compiled).filters[..], [Filter::Unsupported(_)]),
+            "{filter}"
+        );
+        assert!(
+            lines(&compiled)
+                .iter()
+                .any(|line| line.contains("[web: 0 attached")),
+            "{filter}"
+        );
         // A second rule that works keeps the route.
-        let both = with_rules(&format!("[{{filters: [{filter}]}}, {{matches: [{{path: {{value: /ok}}}}], backendRefs: [{{name: web, port: 80}}]}}]"));
-        assert_eq!(condition(&both, "HTTPRoute a/r", "Accepted"), "True Accepted", "{filter}");
-        assert_eq!(condition(&both, "HTTPRoute a/r", "PartiallyInvalid"), format!("True {reason}"), "{filter}");
+        let both = with_rules(&format!(
+            "[{{filters: [{filter}]}}, {{matches: [{{path: {{value: /ok}}}}], backendRefs: [{{name: web, port: 80}}]}}]"
+        ));
+        assert_eq!(
+            condition(&both, "HTTPRoute a/r", "Accepted"),
+            "True Accepted",
+            "{filter}"
+        );
+        assert_eq!(
+            condition(&both, "HTTPRoute a/r", "PartiallyInvalid"),
+            format!("True {reason}"),
+            "{filter}"
+        );
         assert_eq!(goes_to(&both.plan, "h/ok"), "a/web:80");
     }
 }
@@ -94,31 +139,74 @@ fn a_match_that_is_broken_is_left_out() {
     ];
     for broken in cases {
         let compiled = with_rules(&format!("[{{matches: [{{{broken}}}]}}]"));
-        assert_eq!(condition(&compiled, "HTTPRoute a/r", "Accepted"), "False UnsupportedValue", "{broken}");
+        assert_eq!(
+            condition(&compiled, "HTTPRoute a/r", "Accepted"),
+            "False UnsupportedValue",
+            "{broken}"
+        );
         assert_eq!(goes_to(&compiled.plan, "h/"), "404", "{broken}");
-        let both = with_rules(&format!("[{{matches: [{{{broken}}}, {{path: {{value: /ok}}}}], backendRefs: [{{name: web, port: 80}}]}}]"));
-        assert_eq!(condition(&both, "HTTPRoute a/r", "PartiallyInvalid"), "True UnsupportedValue", "{broken}");
+        let both = with_rules(&format!(
+            "[{{matches: [{{{broken}}}, {{path: {{value: /ok}}}}], backendRefs: [{{name: web, port: 80}}]}}]"
+        ));
+        assert_eq!(
+            condition(&both, "HTTPRoute a/r", "PartiallyInvalid"),
+            "True UnsupportedValue",
+            "{broken}"
+        );
         assert_eq!(goes_to(&both.plan, "h/ok"), "a/web:80", "{broken}");
     }
 }
 
 #[test]
 fn a_replaced_prefix_needs_a_prefix() {
-    let rule = |path: &str| format!("[{{matches: [{{path: {path}}}], filters: [{{type: URLRewrite, urlRewrite: {{path: {{type: ReplacePrefixMatch, replacePrefixMatch: /}}}}}}]}}]");
-    assert_eq!(condition(&with_rules(&rule("{type: Exact, value: /x}")), "HTTPRoute a/r", "Accepted"), "False UnsupportedValue");
-    assert_eq!(condition(&with_rules(&rule("{value: /x}")), "HTTPRoute a/r", "Accepted"), "True Accepted");
+    let rule = |path: &str| {
+        format!(
+            "[{{matches: [{{path: {path}}}], filters: [{{type: URLRewrite, urlRewrite: {{path: {{type: ReplacePrefixMatch, replacePrefixMatch: /}}}}}}]}}]"
+        )
+    };
+    assert_eq!(
+        condition(
+            &with_rules(&rule("{type: Exact, value: /x}")),
+            "HTTPRoute a/r",
+            "Accepted"
+        ),
+        "False UnsupportedValue"
+    );
+    assert_eq!(
+        condition(
+            &with_rules(&rule("{value: /x}")),
+            "HTTPRoute a/r",
+            "Accepted"
+        ),
+        "True Accepted"
+    );
 }
 
 #[test]
 fn limits_of_a_route() {
     let seconds = Duration::from_secs;
     let rule = "[{timeouts: {request: 0s, backendRequest: 1m30s}, retry: {codes: [500, 503], attempts: 4, backoff: 100ms}}]";
-    let text = route("a", "r", "[]").replace("[{backendRefs: []}]", rule).replace("generation: 3", "annotations: {pointsman.dev/max-body-bytes: '1048576'}");
+    let text = route("a", "r", "[]")
+        .replace("[{backendRefs: []}]", rule)
+        .replace(
+            "generation: 3",
+            "annotations: {pointsman.dev/max-body-bytes: '1048576'}",
+        );
     let compiled = cluster(&[CLASS, GATEWAY, &text]);
     let policy = &first_rule(&compiled).policy;
-    assert_eq!((policy.request_timeout, policy.backend_timeout, policy.max_body), (None, Some(seconds(90)), Some(1 << 20)));
+    assert_eq!(
+        (
+            policy.request_timeout,
+            policy.backend_timeout,
+            policy.max_body
+        ),
+        (None, Some(seconds(90)), Some(1 << 20))
+    );
     let retry = Retry {
-        codes: vec![StatusCode::INTERNAL_SERVER_ERROR, StatusCode::SERVICE_UNAVAILABLE],
+        codes: vec![
+            StatusCode::INTERNAL_SERVER_ERROR,
+            StatusCode::SERVICE_UNAVAILABLE,
+        ],
         attempts: 4,
         backoff: Duration::from_millis(100),
     };
@@ -126,16 +214,33 @@ fn limits_of_a_route() {
     let bad = text.replace("1048576", "1Mi");
     let compiled = cluster(&[CLASS, GATEWAY, &bad]);
     assert_eq!(first_rule(&compiled).policy.max_body, None);
-    assert!(compiled.notes.iter().any(|note| note.message.contains("1Mi")));
+    assert!(
+        compiled
+            .notes
+            .iter()
+            .any(|note| note.message.contains("1Mi"))
+    );
 }
 
 #[test]
 fn sessions() {
     let cases = [
-        ("{}", Some((SessionKind::Cookie, "pointsman-session", false))),
-        ("{type: Header}", Some((SessionKind::Header, "x-pointsman-session", false))),
-        ("{type: Header, sessionName: s}", Some((SessionKind::Header, "s", false))),
-        ("{sessionName: s, absoluteTimeout: 1h, cookieConfig: {lifetimeType: Permanent}}", Some((SessionKind::Cookie, "s", true))),
+        (
+            "{}",
+            Some((SessionKind::Cookie, "pointsman-session", false)),
+        ),
+        (
+            "{type: Header}",
+            Some((SessionKind::Header, "x-pointsman-session", false)),
+        ),
+        (
+            "{type: Header, sessionName: s}",
+            Some((SessionKind::Header, "s", false)),
+        ),
+        (
+            "{sessionName: s, absoluteTimeout: 1h, cookieConfig: {lifetimeType: Permanent}}",
+            Some((SessionKind::Cookie, "s", true)),
+        ),
         ("{cookieConfig: {lifetimeType: Permanent}}", None),
         ("{type: Telepathy}", None),
         ("{cookieConfig: {lifetimeType: Eternal}}", None),
@@ -143,9 +248,21 @@ fn sessions() {
     for (text, expected) in cases {
         let compiled = with_rules(&format!("[{{sessionPersistence: {text}}}]"));
         let session = first_rule(&compiled).policy.session.as_ref();
-        assert_eq!(session.map(|s| (s.kind, s.name.as_str(), s.permanent)), expected, "{text}");
-        let accepted = if expected.is_some() { "True Accepted" } else { "False UnsupportedValue" };
-        assert_eq!(condition(&compiled, "HTTPRoute a/r", "Accepted"), accepted, "{text}");
+        assert_eq!(
+            session.map(|s| (s.kind, s.name.as_str(), s.permanent)),
+            expected,
+            "{text}"
+        );
+        let accepted = if expected.is_some() {
+            "True Accepted"
+        } else {
+            "False UnsupportedValue"
+        };
+        assert_eq!(
+            condition(&compiled, "HTTPRoute a/r", "Accepted"),
+            accepted,
+            "{text}"
+        );
     }
 }
 
@@ -154,10 +271,26 @@ fn backend_filters_stay_with_their_backend() {
     let compiled = with_rules(
         "[{backendRefs: [{name: web, port: 80, filters: [{type: CORS, cors: {}}]}, {name: web, port: 80, filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {remove: [x]}}]}]}]",
     );
-    let filters: Vec<_> = first_rule(&compiled).backends.iter().map(|backend| &backend.filters[..]).collect();
-    assert!(matches!(filters[..], [[Filter::Unsupported(_)], [Filter::ResponseHeaders(_)]]), "{filters:?}");
-    assert_eq!(condition(&compiled, "HTTPRoute a/r", "Accepted"), "True Accepted");
-    assert_eq!(condition(&compiled, "HTTPRoute a/r", "PartiallyInvalid"), "True UnsupportedValue");
+    let filters: Vec<_> = first_rule(&compiled)
+        .backends
+        .iter()
+        .map(|backend| &backend.filters[..])
+        .collect();
+    assert!(
+        matches!(
+            filters[..],
+            [[Filter::Unsupported(_)], [Filter::ResponseHeaders(_)]]
+        ),
+        "{filters:?}"
+    );
+    assert_eq!(
+        condition(&compiled, "HTTPRoute a/r", "Accepted"),
+        "True Accepted"
+    );
+    assert_eq!(
+        condition(&compiled, "HTTPRoute a/r", "PartiallyInvalid"),
+        "True UnsupportedValue"
+    );
 }
 
 #[test]
@@ -195,5 +328,8 @@ spec:
     }
     // gRPC needs HTTP/2, which a port without appProtocol does not say.
     let pool = compiled.plan.pools.values().next().expect("a pool");
-    assert_eq!((pool.key.name.as_str(), pool.protocol), ("web:80/grpc", AppProtocol::H2c));
+    assert_eq!(
+        (pool.key.name.as_str(), pool.protocol),
+        ("web:80/grpc", AppProtocol::H2c)
+    );
 }
