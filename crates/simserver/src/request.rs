@@ -168,7 +168,7 @@ pub(crate) fn message_tokens(body: &Value) -> Result<Vec<u32>, ApiError> {
     let mut ids = Vec::new();
     if let Some(system) = present(body, "system") {
         tokens::encode_turn("system", &mut ids, |ids| {
-            tokens::encode_content(Some(system), ids)
+            tokens::encode_content(Some(system), ids);
         });
     }
     tokens::encode_chat(turns, present(body, "tools"), &mut ids);

@@ -1,5 +1,7 @@
 //! Text in all four dialects, whole and streamed.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
 mod support;
 
 use serde_json::{Value, json};

@@ -7,6 +7,32 @@ use simulator::Stats;
 use super::{Histogram, Metrics};
 use crate::options::SimOptions;
 
+/// Counters that dashboards expect and the simulator has nothing for.
+const WITHOUT_VALUE: [(&str, &str); 7] = [
+    (
+        "external_prefix_cache_queries",
+        "External prefix cache queries, in tokens.",
+    ),
+    (
+        "external_prefix_cache_hits",
+        "External prefix cache hits, in tokens.",
+    ),
+    ("mm_cache_queries", "Multi-modal cache queries, in items."),
+    ("mm_cache_hits", "Multi-modal cache hits, in items."),
+    (
+        "estimated_flops_per_gpu",
+        "Estimated floating point operations per GPU.",
+    ),
+    (
+        "estimated_read_bytes_per_gpu",
+        "Estimated bytes read from memory per GPU.",
+    ),
+    (
+        "estimated_write_bytes_per_gpu",
+        "Estimated bytes written to memory per GPU.",
+    ),
+];
+
 /// Writes families with their labels. Writing to a `String` cannot fail, so results are dropped.
 struct Page<'a> {
     out: String,
@@ -23,8 +49,11 @@ pub(crate) fn render(options: &SimOptions, stats: &Stats, metrics: &Metrics) -> 
         created: metrics.created,
     };
     gauges(&mut page, stats);
+    cache_counters(&mut page, stats);
     counters(&mut page, stats, metrics);
-    histograms(&mut page, metrics);
+    request_counters(&mut page, metrics);
+    token_histograms(&mut page, metrics);
+    time_histograms(&mut page, metrics);
     lora(&mut page, options, metrics);
     cache_config(&mut page, options);
     http(&mut page, metrics);
@@ -70,8 +99,7 @@ fn gauges(page: &mut Page<'_>, stats: &Stats) {
     );
 }
 
-fn counters(page: &mut Page<'_>, stats: &Stats, metrics: &Metrics) {
-    let cached = metrics.prompt_tokens_cached;
+fn cache_counters(page: &mut Page<'_>, stats: &Stats) {
     page.counter(
         "prefix_cache_queries",
         "Prefix cache queries, in tokens.",
@@ -82,32 +110,13 @@ fn counters(page: &mut Page<'_>, stats: &Stats, metrics: &Metrics) {
         "Prefix cache hits, in tokens.",
         stats.prefix_hits,
     );
-    for (name, help) in [
-        (
-            "external_prefix_cache_queries",
-            "External prefix cache queries, in tokens.",
-        ),
-        (
-            "external_prefix_cache_hits",
-            "External prefix cache hits, in tokens.",
-        ),
-        ("mm_cache_queries", "Multi-modal cache queries, in items."),
-        ("mm_cache_hits", "Multi-modal cache hits, in items."),
-        (
-            "estimated_flops_per_gpu",
-            "Estimated floating point operations per GPU.",
-        ),
-        (
-            "estimated_read_bytes_per_gpu",
-            "Estimated bytes read from memory per GPU.",
-        ),
-        (
-            "estimated_write_bytes_per_gpu",
-            "Estimated bytes written to memory per GPU.",
-        ),
-    ] {
+    for (name, help) in WITHOUT_VALUE {
         page.counter(name, help, 0);
     }
+}
+
+fn counters(page: &mut Page<'_>, stats: &Stats, metrics: &Metrics) {
+    let (prompt, cached) = (stats.prompt_tokens, metrics.prompt_tokens_cached);
     page.counter(
         "num_preemptions",
         "Cumulative number of preemptions.",
@@ -116,15 +125,17 @@ fn counters(page: &mut Page<'_>, stats: &Stats, metrics: &Metrics) {
     page.counter(
         "prompt_tokens",
         "Number of prefill tokens processed.",
-        stats.prompt_tokens,
+        prompt,
     );
+    let computed = prompt.saturating_sub(cached);
     let sources = [
-        ("local_compute", stats.prompt_tokens.saturating_sub(cached)),
+        ("local_compute", computed),
         ("local_cache_hit", cached),
         ("external_kv_transfer", 0),
     ];
+    let name = "prompt_tokens_by_source";
     page.counters(
-        "prompt_tokens_by_source",
+        name,
         "Number of prompt tokens by source.",
         "source",
         &sources,
@@ -141,17 +152,17 @@ fn counters(page: &mut Page<'_>, stats: &Stats, metrics: &Metrics) {
         ("disk", 0),
         ("external_unspecified", 0),
     ];
-    page.counters(
-        "prompt_tokens_cached_by_source",
-        "Prefix cache hits by tier.",
-        "source",
-        &tiers,
-    );
+    let name = "prompt_tokens_cached_by_source";
+    page.counters(name, "Prefix cache hits by tier.", "source", &tiers);
+    let name = "generation_tokens";
     page.counter(
-        "generation_tokens",
+        name,
         "Number of generation tokens processed.",
         stats.generation_tokens,
     );
+}
+
+fn request_counters(page: &mut Page<'_>, metrics: &Metrics) {
     let finished = metrics.finished;
     let reasons = [
         ("stop", finished.stop),
@@ -160,15 +171,11 @@ fn counters(page: &mut Page<'_>, stats: &Stats, metrics: &Metrics) {
         ("error", 0),
         ("repetition", 0),
     ];
-    page.counters(
-        "request_success",
-        "Count of successfully processed requests.",
-        "finished_reason",
-        &reasons,
-    );
-    let name = "admission_rejections";
+    let help = "Count of successfully processed requests.";
+    page.counters("request_success", help, "finished_reason", &reasons);
+    let name = "admission_rejections_total";
     page.head(
-        &format!("{name}_total"),
+        name,
         "Admission attempts rejected by a queue limit, by reason.",
         "counter",
     );
@@ -177,98 +184,43 @@ fn counters(page: &mut Page<'_>, stats: &Stats, metrics: &Metrics) {
         ("max_num_queued_tokens", 0),
     ] {
         let model = page.model;
-        let _ = writeln!(
-            page.out,
-            "vllm:{name}_total{{model_name=\"{model}\",reason=\"{reason}\"}} {value}.0"
-        );
+        let labels = format!("model_name=\"{model}\",reason=\"{reason}\"");
+        let _ = writeln!(page.out, "vllm:{name}{{{labels}}} {value}.0");
     }
 }
 
-fn histograms(page: &mut Page<'_>, m: &Metrics) {
-    for (name, help, histogram) in [
-        (
-            "request_prompt_tokens",
-            "Number of prefill tokens processed.",
-            &m.prompt_tokens,
-        ),
-        (
-            "request_generation_tokens",
-            "Number of generation tokens processed.",
-            &m.generation_tokens,
-        ),
-        (
-            "iteration_tokens_total",
-            "Histogram of number of tokens per engine_step.",
-            &m.iteration_tokens,
-        ),
-        (
-            "request_max_num_generation_tokens",
-            "Maximum requested generation tokens.",
-            &m.max_generation_tokens,
-        ),
-        (
-            "request_params_n",
-            "Histogram of the n request parameter.",
-            &m.params_n,
-        ),
-        (
-            "request_params_max_tokens",
-            "Histogram of the max_tokens request parameter.",
-            &m.params_max_tokens,
-        ),
-        (
-            "time_to_first_token_seconds",
-            "Time to first token in seconds.",
-            &m.time_to_first_token,
-        ),
-        (
-            "inter_token_latency_seconds",
-            "Inter-token latency in seconds.",
-            &m.inter_token_latency,
-        ),
-        (
-            "request_time_per_output_token_seconds",
-            "Time per output token of a request.",
-            &m.time_per_output_token,
-        ),
-        (
-            "e2e_request_latency_seconds",
-            "End to end request latency in seconds.",
-            &m.e2e,
-        ),
-        (
-            "request_queue_time_seconds",
-            "Time spent in WAITING phase.",
-            &m.queue,
-        ),
-        (
-            "request_inference_time_seconds",
-            "Time spent in RUNNING phase.",
-            &m.inference,
-        ),
-        (
-            "request_prefill_time_seconds",
-            "Time spent in PREFILL phase.",
-            &m.prefill,
-        ),
-        (
-            "request_decode_time_seconds",
-            "Time spent in DECODE phase.",
-            &m.decode,
-        ),
-        (
-            "request_num_preemptions",
-            "Number of times a request was preempted.",
-            &m.preemptions,
-        ),
-        (
-            "request_prefill_kv_computed_tokens",
-            "New KV tokens computed during prefill.",
-            &m.kv_computed,
-        ),
-    ] {
-        page.histogram(name, help, histogram);
-    }
+fn token_histograms(page: &mut Page<'_>, m: &Metrics) {
+    #[rustfmt::skip]
+    let families = [
+        ("request_prompt_tokens", "Number of prefill tokens processed.", &m.prompt_tokens),
+        ("request_generation_tokens", "Number of generation tokens processed.", &m.generation_tokens),
+        ("iteration_tokens_total", "Number of tokens per engine_step.", &m.iteration_tokens),
+        ("request_max_num_generation_tokens", "Maximum requested generation tokens.", &m.max_generation_tokens),
+        ("request_params_n", "The n request parameter.", &m.params_n),
+        ("request_params_max_tokens", "The max_tokens request parameter.", &m.params_max_tokens),
+        ("request_num_preemptions", "Number of times a request was preempted.", &m.preemptions),
+        ("request_prefill_kv_computed_tokens", "New KV tokens computed during prefill.", &m.kv_computed),
+    ];
+    families
+        .iter()
+        .for_each(|(name, help, histogram)| page.histogram(name, help, histogram));
+}
+
+fn time_histograms(page: &mut Page<'_>, m: &Metrics) {
+    #[rustfmt::skip]
+    let families = [
+        ("time_to_first_token_seconds", "Time to first token.", &m.time_to_first_token),
+        ("inter_token_latency_seconds", "Time between tokens.", &m.inter_token_latency),
+        ("request_time_per_output_token_seconds", "Mean time per output token of a request.", &m.time_per_output_token),
+        ("e2e_request_latency_seconds", "End to end request latency.", &m.e2e),
+        ("request_queue_time_seconds", "Time spent in WAITING phase.", &m.queue),
+        ("request_inference_time_seconds", "Time spent in RUNNING phase.", &m.inference),
+        ("request_prefill_time_seconds", "Time spent in PREFILL phase.", &m.prefill),
+        ("request_decode_time_seconds", "Time spent in DECODE phase.", &m.decode),
+    ];
+    families
+        .iter()
+        .for_each(|(name, help, histogram)| page.histogram(name, help, histogram));
 }
 
 /// Old label sets stay, and the newest value tells which one is true: as in vLLM.

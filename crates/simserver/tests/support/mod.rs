@@ -1,5 +1,9 @@
 //! A server and a client for it.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file uses its own part; a failure is a panic"
+)]
 
 use std::net::SocketAddr;
 use std::time::Duration;
