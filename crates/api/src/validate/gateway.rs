@@ -110,8 +110,15 @@ fn check_listener(check: &mut Check, path: &str, listener: &Listener) {
 }
 
 fn listener_tls(check: &mut Check, path: &str, listener: &Listener) {
-    let Some(tls) = &listener.tls else { return };
     let path = format!("{path}.tls");
+    let Some(tls) = &listener.tls else {
+        check.ensure(
+            listener.protocol != ListenerProtocol::Tls,
+            &path,
+            || "must be set for protocol TLS",
+        );
+        return;
+    };
     match listener.protocol {
         ListenerProtocol::Http | ListenerProtocol::Tcp | ListenerProtocol::Udp => {
             check.fail(
