@@ -58,7 +58,10 @@ pub(crate) struct Target<'r> {
 }
 
 /// Applies the request side of `filters`, in order.
-pub(crate) fn change_request(filters: &[Filter], target: &mut Target<'_>) -> Result<Effect, Refusal> {
+pub(crate) fn change_request(
+    filters: &[Filter],
+    target: &mut Target<'_>,
+) -> Result<Effect, Refusal> {
     for filter in filters {
         match filter {
             Filter::RequestHeaders(change) => change_headers(target.headers, change),
@@ -99,18 +102,33 @@ fn broken(what: &str) -> Refusal {
 /// The answer of a redirect. The port is left out where it is the scheme's own (Gateway API,
 /// HTTPRequestRedirectFilter.port).
 fn redirect_to(redirect: &Redirect, target: &Target<'_>) -> Result<Response<()>, Refusal> {
-    let scheme = redirect.scheme.as_deref().unwrap_or(if target.tls { "https" } else { "http" });
-    let well_known = if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 };
+    let scheme = redirect
+        .scheme
+        .as_deref()
+        .unwrap_or(if target.tls { "https" } else { "http" });
+    let well_known = if scheme.eq_ignore_ascii_case("https") {
+        443
+    } else {
+        80
+    };
     let port = match (redirect.port, &redirect.scheme) {
         (Some(port), _) => port,
         (None, Some(_)) => well_known,
         (None, None) => target.port,
     };
     let host = redirect.hostname.as_deref().unwrap_or(target.host);
-    let authority = if port == well_known { host.to_owned() } else { format!("{host}:{port}") };
+    let authority = if port == well_known {
+        host.to_owned()
+    } else {
+        format!("{host}:{port}")
+    };
     let path = match &redirect.path {
         Some(path) => rewritten(path, target)?,
-        None => target.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
+        None => target
+            .uri
+            .path_and_query()
+            .cloned()
+            .unwrap_or_else(|| PathAndQuery::from_static("/")),
     };
     let location = Uri::builder()
         .scheme(Scheme::try_from(scheme).map_err(|_| broken("scheme"))?)
@@ -119,8 +137,11 @@ fn redirect_to(redirect: &Redirect, target: &Target<'_>) -> Result<Response<()>,
         .build()
         .map_err(|_| broken("location"))?;
     let mut answer = Response::new(());
-    *answer.status_mut() =
-        if redirect.status.is_redirection() { redirect.status } else { StatusCode::FOUND };
+    *answer.status_mut() = if redirect.status.is_redirection() {
+        redirect.status
+    } else {
+        StatusCode::FOUND
+    };
     let value = HeaderValue::try_from(location.to_string()).map_err(|_| broken("location"))?;
     answer.headers_mut().insert(LOCATION, value);
     Ok(answer)

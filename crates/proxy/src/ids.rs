@@ -43,12 +43,20 @@ mod tests {
 
     #[test]
     fn only_short_visible_ids_are_taken() {
-        for (id, good) in [("a", true), ("req-1~!", true), ("", false), ("a b", false), ("t\tab", false)] {
+        for (id, good) in [
+            ("a", true),
+            ("req-1~!", true),
+            ("", false),
+            ("a b", false),
+            ("t\tab", false),
+        ] {
             assert_eq!(acceptable(&HeaderValue::from_static(id)), good, "{id:?}");
         }
         let long = |n: usize| HeaderValue::from_str(&"x".repeat(n)).expect("ascii");
         assert!(acceptable(&long(128)));
         assert!(!acceptable(&long(129)));
-        assert!(!acceptable(&HeaderValue::from_bytes(b"caf\xc3\xa9").expect("obs-text")));
+        assert!(!acceptable(
+            &HeaderValue::from_bytes(b"caf\xc3\xa9").expect("obs-text")
+        ));
     }
 }

@@ -85,6 +85,9 @@ pub struct RetryOptions {
 
 impl Default for RetryOptions {
     fn default() -> Self {
-        Self { extra_servers: 2, budget_ratio: 0.2 }
+        Self {
+            extra_servers: 2,
+            budget_ratio: 0.2,
+        }
     }
 }

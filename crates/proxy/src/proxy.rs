@@ -65,7 +65,9 @@ pub struct Proxy {
 
 impl std::fmt::Debug for Proxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Proxy").field("addresses", &self.addresses()).finish_non_exhaustive()
+        f.debug_struct("Proxy")
+            .field("addresses", &self.addresses())
+            .finish_non_exhaustive()
     }
 }
 
@@ -97,9 +99,21 @@ impl Proxy {
     ) -> Result<Self, ProxyError> {
         let session = SessionKey::new(options.session_key).ok_or(ProxyError::Random)?;
         let count = options.threads.max(1);
-        let shared = Shared { options: Arc::new(options), plan, fleet, metrics, session: Arc::new(session) };
-        let workers = (0..count).map(|number| start_worker(number, shared.clone())).collect::<Result<_, _>>()?;
-        let proxy = Self { shared, workers, ports: Mutex::default() };
+        let shared = Shared {
+            options: Arc::new(options),
+            plan,
+            fleet,
+            metrics,
+            session: Arc::new(session),
+        };
+        let workers = (0..count)
+            .map(|number| start_worker(number, shared.clone()))
+            .collect::<Result<_, _>>()?;
+        let proxy = Self {
+            shared,
+            workers,
+            ports: Mutex::default(),
+        };
         for problem in proxy.apply() {
             tracing::error!(port = problem.port, "{}", problem.message);
         }
@@ -113,7 +127,10 @@ impl Proxy {
         let mut ports = self.ports.lock();
         let mut problems = Vec::new();
         ports.retain(|number, (port, _)| {
-            let stays = plan.ports.get(number).is_some_and(|planned| planned.tls == port.tls);
+            let stays = plan
+                .ports
+                .get(number)
+                .is_some_and(|planned| planned.tls == port.tls);
             if !stays {
                 self.close(port);
             }
@@ -134,8 +151,13 @@ impl Proxy {
         problems
     }
 
-    fn open(&self, planned: &PortPlan, problems: &mut Vec<ListenProblem>) -> io::Result<(Arc<Port>, SocketAddr)> {
-        let (address, listeners) = bind(self.shared.options.bind, planned.port, self.workers.len())?;
+    fn open(
+        &self,
+        planned: &PortPlan,
+        problems: &mut Vec<ListenProblem>,
+    ) -> io::Result<(Arc<Port>, SocketAddr)> {
+        let (address, listeners) =
+            bind(self.shared.options.bind, planned.port, self.workers.len())?;
         let port = Arc::new(Port {
             planned: planned.port,
             tls: planned.tls,
@@ -145,7 +167,10 @@ impl Proxy {
         });
         certify(&port, planned, problems);
         for (worker, listener) in self.workers.iter().zip(listeners) {
-            let opened = Opened { port: port.clone(), listener };
+            let opened = Opened {
+                port: port.clone(),
+                listener,
+            };
             if worker.commands.send(Command::Open(opened)).is_err() {
                 return Err(io::Error::other("a worker has ended"));
             }
@@ -172,7 +197,11 @@ impl Proxy {
 
     /// The addresses that are listened on, by port of the plan.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.ports.lock().values().map(|(_, address)| *address).collect()
+        self.ports
+            .lock()
+            .values()
+            .map(|(_, address)| *address)
+            .collect()
     }
 
     /// Stops accepting, lets running exchanges end, and after `limit` ends those that have not. Idle connections close
@@ -200,7 +229,9 @@ fn start_worker(number: usize, shared: Shared) -> Result<WorkerHandle, ProxyErro
     let thread = std::thread::Builder::new()
         .name(format!("proxy-{number}"))
         .spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default());
             match runtime {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
@@ -212,11 +243,16 @@ fn start_worker(number: usize, shared: Shared) -> Result<WorkerHandle, ProxyErro
             }
         })
         .map_err(ProxyError::Worker)?;
-    let handle = WorkerHandle { commands, thread: Some(thread) };
+    let handle = WorkerHandle {
+        commands,
+        thread: Some(thread),
+    };
     match ready.recv() {
         Ok(Ok(())) => Ok(handle),
         Ok(Err(error)) => Err(ProxyError::Worker(error)),
-        Err(_) => Err(ProxyError::Worker(io::Error::other("the worker's thread ended"))),
+        Err(_) => Err(ProxyError::Worker(io::Error::other(
+            "the worker's thread ended",
+        ))),
     }
 }
 
@@ -243,7 +279,11 @@ fn not_bound(port: u16, error: &io::Error) -> ListenProblem {
     let in_use = error.kind() == io::ErrorKind::AddrInUse;
     ListenProblem {
         port,
-        kind: if in_use { ListenProblemKind::InUse } else { ListenProblemKind::Bind },
+        kind: if in_use {
+            ListenProblemKind::InUse
+        } else {
+            ListenProblemKind::Bind
+        },
         message: format!("port {port} cannot be served: {error}"),
     }
 }

@@ -64,38 +64,72 @@ impl Refusal {
     fn facts(&self) -> (StatusCode, &'static str, String) {
         use StatusCode as S;
         match self {
-            Self::NoRoute(NoMatch::NoListener(status)) if *status == S::MISDIRECTED_REQUEST => {
-                (*status, "misdirected_request", "this connection was opened for another host".into())
-            }
+            Self::NoRoute(NoMatch::NoListener(status)) if *status == S::MISDIRECTED_REQUEST => (
+                *status,
+                "misdirected_request",
+                "this connection was opened for another host".into(),
+            ),
             Self::NoRoute(reason) => (reason.status(), "no_route", reason.to_string()),
-            Self::Method => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "this method is not served".into()),
+            Self::Method => (
+                S::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "this method is not served".into(),
+            ),
             Self::Framing(what) => (S::BAD_REQUEST, "bad_framing", (*what).into()),
-            Self::Reserved(field) => {
-                (S::BAD_REQUEST, "reserved_field", format!("`{field}` is reserved for use between servers"))
-            }
+            Self::Reserved(field) => (
+                S::BAD_REQUEST,
+                "reserved_field",
+                format!("`{field}` is reserved for use between servers"),
+            ),
             Self::Body(error) => (S::BAD_REQUEST, error.code(), error.message()),
-            Self::TooLarge(limit) => {
-                (S::PAYLOAD_TOO_LARGE, "body_too_large", format!("the body is over the limit of {limit} bytes"))
-            }
-            Self::SlowBody => (S::REQUEST_TIMEOUT, "client_timeout", "the body stopped coming".into()),
-            Self::BrokenBody => (S::BAD_REQUEST, "bad_framing", "the body ended before its end".into()),
+            Self::TooLarge(limit) => (
+                S::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                format!("the body is over the limit of {limit} bytes"),
+            ),
+            Self::SlowBody => (
+                S::REQUEST_TIMEOUT,
+                "client_timeout",
+                "the body stopped coming".into(),
+            ),
+            Self::BrokenBody => (
+                S::BAD_REQUEST,
+                "bad_framing",
+                "the body ended before its end".into(),
+            ),
             Self::Admin => (S::NOT_FOUND, "no_route", "no route matches".into()),
             Self::Filter(what) => (S::INTERNAL_SERVER_ERROR, "filter_invalid", what.clone()),
             Self::Backend(what) => (S::INTERNAL_SERVER_ERROR, "backend_invalid", what.clone()),
-            Self::NoPool => (S::SERVICE_UNAVAILABLE, "pool_not_ready", "this pool has not started yet".into()),
-            Self::NoModels => (S::SERVICE_UNAVAILABLE, "no_ready_endpoint", "no server has listed its models yet".into()),
+            Self::NoPool => (
+                S::SERVICE_UNAVAILABLE,
+                "pool_not_ready",
+                "this pool has not started yet".into(),
+            ),
+            Self::NoModels => (
+                S::SERVICE_UNAVAILABLE,
+                "no_ready_endpoint",
+                "no server has listed its models yet".into(),
+            ),
             Self::Rejected(rejection) => {
                 let (status, sentence) = rejected(&rejection.reason);
                 (status, rejection.reason.code(), sentence.into())
             }
-            Self::StateLost(id) => {
-                (S::NOT_FOUND, "state_lost", format!("the server that held `{id}` is gone, and its state with it"))
-            }
+            Self::StateLost(id) => (
+                S::NOT_FOUND,
+                "state_lost",
+                format!("the server that held `{id}` is gone, and its state with it"),
+            ),
             Self::Upstream(error) => upstream(error),
-            Self::RequestTimeout => {
-                (S::GATEWAY_TIMEOUT, "request_timeout", "the route's time for a request is over".into())
-            }
-            Self::Tunnel => (S::BAD_GATEWAY, "upgrade_failed", "the connection could not be handed over".into()),
+            Self::RequestTimeout => (
+                S::GATEWAY_TIMEOUT,
+                "request_timeout",
+                "the route's time for a request is over".into(),
+            ),
+            Self::Tunnel => (
+                S::BAD_GATEWAY,
+                "upgrade_failed",
+                "the connection could not be handed over".into(),
+            ),
         }
     }
 
@@ -122,7 +156,10 @@ impl Refusal {
 
     /// After these the connection's bytes cannot be trusted, or are not worth reading to the end.
     fn closes(&self) -> bool {
-        matches!(self, Self::Framing(_) | Self::TooLarge(_) | Self::SlowBody | Self::BrokenBody)
+        matches!(
+            self,
+            Self::Framing(_) | Self::TooLarge(_) | Self::SlowBody | Self::BrokenBody
+        )
     }
 
     /// The error as a body.
@@ -141,8 +178,14 @@ impl Refusal {
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(wait) = self.retry_after() {
-            let seconds = wait.as_millis().div_ceil(1000).clamp(1, u128::from(LONGEST_RETRY_AFTER));
-            headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(LONGEST_RETRY_AFTER)));
+            let seconds = wait
+                .as_millis()
+                .div_ceil(1000)
+                .clamp(1, u128::from(LONGEST_RETRY_AFTER));
+            headers.insert(
+                RETRY_AFTER,
+                HeaderValue::from(u64::try_from(seconds).unwrap_or(LONGEST_RETRY_AFTER)),
+            );
         }
         if self.closes() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -155,28 +198,43 @@ fn rejected(reason: &RejectReason) -> (StatusCode, &'static str) {
     let busy = StatusCode::TOO_MANY_REQUESTS;
     let away = StatusCode::SERVICE_UNAVAILABLE;
     match reason {
-        RejectReason::SheddableSaturated => (busy, "all servers are busy and this request may be shed"),
+        RejectReason::SheddableSaturated => {
+            (busy, "all servers are busy and this request may be shed")
+        }
         RejectReason::QueueFull => (busy, "too many requests of this class are waiting"),
         RejectReason::DeadlineUnreachable => (busy, "no server can answer in the time asked for"),
         RejectReason::QueueTtl => (busy, "no server became free in time"),
         RejectReason::NoReadyEndpoint => (away, "no server is ready"),
-        RejectReason::NoCandidate => (away, "none of the servers allowed for this request is ready"),
+        RejectReason::NoCandidate => (
+            away,
+            "none of the servers allowed for this request is ready",
+        ),
     }
 }
 
 fn upstream(error: &SendError) -> (StatusCode, &'static str, String) {
     let late = StatusCode::GATEWAY_TIMEOUT;
     match error {
-        SendError::Connect(ConnectError::Timeout(limit)) => {
-            (late, "connect_timeout", format!("no connection to a server within {limit:?}"))
-        }
-        SendError::FirstByte(limit) => {
-            (late, "first_byte_timeout", format!("no answer from the server within {limit:?}"))
-        }
-        SendError::Connect(_) => (StatusCode::BAD_GATEWAY, "connect_failed", "no server could be reached".into()),
-        SendError::Reset { .. } => {
-            (StatusCode::BAD_GATEWAY, "upstream_reset", "the server closed the connection before it answered".into())
-        }
+        SendError::Connect(ConnectError::Timeout(limit)) => (
+            late,
+            "connect_timeout",
+            format!("no connection to a server within {limit:?}"),
+        ),
+        SendError::FirstByte(limit) => (
+            late,
+            "first_byte_timeout",
+            format!("no answer from the server within {limit:?}"),
+        ),
+        SendError::Connect(_) => (
+            StatusCode::BAD_GATEWAY,
+            "connect_failed",
+            "no server could be reached".into(),
+        ),
+        SendError::Reset { .. } => (
+            StatusCode::BAD_GATEWAY,
+            "upstream_reset",
+            "the server closed the connection before it answered".into(),
+        ),
     }
 }
 
@@ -185,46 +243,100 @@ mod tests {
     use super::*;
 
     fn rejection(reason: RejectReason, millis: u64) -> Refusal {
-        Refusal::Rejected(Rejection { reason, retry_after: Duration::from_millis(millis) })
+        Refusal::Rejected(Rejection {
+            reason,
+            retry_after: Duration::from_millis(millis),
+        })
     }
 
     #[test]
     fn statuses_and_codes_are_the_documented_ones() {
         let table = [
             (Refusal::NoRoute(NoMatch::NoRoute), 404, "no_route"),
-            (Refusal::NoRoute(NoMatch::NoListener(StatusCode::MISDIRECTED_REQUEST)), 421, "misdirected_request"),
+            (
+                Refusal::NoRoute(NoMatch::NoListener(StatusCode::MISDIRECTED_REQUEST)),
+                421,
+                "misdirected_request",
+            ),
             (Refusal::Method, 405, "method_not_allowed"),
             (Refusal::Framing("x"), 400, "bad_framing"),
-            (Refusal::Reserved("kv_transfer_params".into()), 400, "reserved_field"),
-            (Refusal::Body(llm::RequestError::ModelMissing { at: 2 }), 400, "model_missing"),
+            (
+                Refusal::Reserved("kv_transfer_params".into()),
+                400,
+                "reserved_field",
+            ),
+            (
+                Refusal::Body(llm::RequestError::ModelMissing { at: 2 }),
+                400,
+                "model_missing",
+            ),
             (Refusal::TooLarge(1), 413, "body_too_large"),
             (Refusal::SlowBody, 408, "client_timeout"),
             (Refusal::Admin, 404, "no_route"),
             (Refusal::Filter("x".into()), 500, "filter_invalid"),
             (Refusal::Backend("x".into()), 500, "backend_invalid"),
             (Refusal::NoPool, 503, "pool_not_ready"),
-            (rejection(RejectReason::SheddableSaturated, 1), 429, "sheddable_saturated"),
+            (
+                rejection(RejectReason::SheddableSaturated, 1),
+                429,
+                "sheddable_saturated",
+            ),
             (rejection(RejectReason::QueueFull, 1), 429, "queue_full"),
-            (rejection(RejectReason::DeadlineUnreachable, 1), 429, "deadline_unreachable"),
-            (rejection(RejectReason::NoReadyEndpoint, 1), 503, "no_ready_endpoint"),
+            (
+                rejection(RejectReason::DeadlineUnreachable, 1),
+                429,
+                "deadline_unreachable",
+            ),
+            (
+                rejection(RejectReason::NoReadyEndpoint, 1),
+                503,
+                "no_ready_endpoint",
+            ),
             (Refusal::StateLost("resp_1".into()), 404, "state_lost"),
-            (Refusal::Upstream(SendError::FirstByte(Duration::from_secs(1))), 504, "first_byte_timeout"),
-            (Refusal::Upstream(ConnectError::Timeout(Duration::from_secs(1)).into()), 504, "connect_timeout"),
-            (Refusal::Upstream(ConnectError::Spent.into()), 502, "connect_failed"),
+            (
+                Refusal::Upstream(SendError::FirstByte(Duration::from_secs(1))),
+                504,
+                "first_byte_timeout",
+            ),
+            (
+                Refusal::Upstream(ConnectError::Timeout(Duration::from_secs(1)).into()),
+                504,
+                "connect_timeout",
+            ),
+            (
+                Refusal::Upstream(ConnectError::Spent.into()),
+                502,
+                "connect_failed",
+            ),
             (Refusal::RequestTimeout, 504, "request_timeout"),
         ];
         for (refusal, status, code) in table {
             let answer = refusal.answer(Style::OpenAi);
-            assert_eq!((answer.status().as_u16(), refusal.code()), (status, code), "{refusal:?}");
+            assert_eq!(
+                (answer.status().as_u16(), refusal.code()),
+                (status, code),
+                "{refusal:?}"
+            );
         }
     }
 
     #[test]
     fn retry_after_is_whole_seconds_between_one_and_the_longest() {
-        for (millis, seconds) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (10_000_000, "120")] {
+        for (millis, seconds) in [
+            (0, "1"),
+            (1, "1"),
+            (1000, "1"),
+            (1001, "2"),
+            (10_000_000, "120"),
+        ] {
             let answer = rejection(RejectReason::QueueFull, millis).answer(Style::OpenAi);
             assert_eq!(answer.headers()[RETRY_AFTER], seconds, "{millis}");
         }
-        assert!(!Refusal::Method.answer(Style::OpenAi).headers().contains_key(RETRY_AFTER));
+        assert!(
+            !Refusal::Method
+                .answer(Style::OpenAi)
+                .headers()
+                .contains_key(RETRY_AFTER)
+        );
     }
 }

@@ -16,7 +16,10 @@ pub(crate) struct RetryBudget {
 
 impl RetryBudget {
     pub(crate) fn new(ratio: f64) -> Self {
-        Self { ratio: ratio.max(0.0), tokens: if ratio > 0.0 { RESERVE } else { 0.0 } }
+        Self {
+            ratio: ratio.max(0.0),
+            tokens: if ratio > 0.0 { RESERVE } else { 0.0 },
+        }
     }
 
     /// A request came.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use aws_lc_rs::{constant_time, hmac, rand};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::{COOKIE, HeaderMap, HeaderName, SET_COOKIE};
 use http::HeaderValue;
+use http::header::{COOKIE, HeaderMap, HeaderName, SET_COOKIE};
 use routing::{SessionKind, SessionPersistence};
 
 const FIELDS: usize = 24;
@@ -74,9 +74,15 @@ impl SessionKey {
         let tag = self.mac(fields, name);
         constant_time::verify_slices_are_equal(&tag.as_ref()[..MAC], mac).ok()?;
         let number = |at: usize| {
-            fields[at..at + 8].iter().fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte))
+            fields[at..at + 8]
+                .iter()
+                .fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte))
         };
-        Some(Session { server: number(0), issued: number(8), used: number(16) })
+        Some(Session {
+            server: number(0),
+            issued: number(8),
+            used: number(16),
+        })
     }
 }
 
@@ -106,13 +112,15 @@ fn alive(session: Session, policy: &SessionPersistence, now: u64) -> bool {
 }
 
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
-    headers.get_all(COOKIE).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).filter_map(
-        |pair| {
+    headers
+        .get_all(COOKIE)
+        .into_iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
+        .filter_map(|pair| {
             let pair = pair.trim_ascii();
             let at = memchr::memchr(b'=', pair)?;
             Some((&pair[..at], &pair[at + 1..]))
-        },
-    )
+        })
 }
 
 /// The header that gives a client its token: new for a new or moved session, renewed where idle time counts.
@@ -130,7 +138,14 @@ pub(crate) fn issue(
         return None;
     }
     let issued = kept.map_or(now, |session| session.issued);
-    let token = key.seal(Session { server, issued, used: now }, &policy.name);
+    let token = key.seal(
+        Session {
+            server,
+            issued,
+            used: now,
+        },
+        &policy.name,
+    );
     match policy.kind {
         SessionKind::Header => {
             let name = HeaderName::try_from(policy.name.as_str()).ok()?;
@@ -165,14 +180,23 @@ mod tests {
         }
     }
 
-    const SESSION: Session = Session { server: 0xdead_beef_0000_0001, issued: 1000, used: 1000 };
+    const SESSION: Session = Session {
+        server: 0xdead_beef_0000_0001,
+        issued: 1000,
+        used: 1000,
+    };
 
     #[test]
     fn a_sealed_token_opens_and_a_changed_one_does_not() {
         let token = key().seal(SESSION, "sid");
         assert_eq!(key().open(token.as_bytes(), "sid"), Some(SESSION));
         assert_eq!(key().open(token.as_bytes(), "other"), None);
-        assert_eq!(SessionKey::new(Some([8; 32])).expect("given").open(token.as_bytes(), "sid"), None);
+        assert_eq!(
+            SessionKey::new(Some([8; 32]))
+                .expect("given")
+                .open(token.as_bytes(), "sid"),
+            None
+        );
         for at in 0..token.len() - 1 {
             let mut changed = token.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
@@ -188,7 +212,10 @@ mod tests {
         let token = key().seal(SESSION, "sid");
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, HeaderValue::from_static("a=b; sid=forged; xsid=1"));
-        headers.append(COOKIE, HeaderValue::try_from(format!("c=d;sid={token}")).expect("ascii"));
+        headers.append(
+            COOKIE,
+            HeaderValue::try_from(format!("c=d;sid={token}")).expect("ascii"),
+        );
         let policy = policy(SessionKind::Cookie);
         assert_eq!(read(&key(), &policy, &headers, 1100), Some(SESSION));
         assert_eq!(read(&key(), &policy, &headers, 1101), None);
@@ -197,13 +224,26 @@ mod tests {
     #[test]
     fn a_moved_session_gets_a_new_cookie_and_a_kept_one_none() {
         let policy = policy(SessionKind::Cookie);
-        assert_eq!(issue(&key(), &policy, Some(SESSION), SESSION.server, 1050), None);
+        assert_eq!(
+            issue(&key(), &policy, Some(SESSION), SESSION.server, 1050),
+            None
+        );
         let (name, value) = issue(&key(), &policy, Some(SESSION), 2, 1050).expect("moved");
         assert_eq!(name, SET_COOKIE);
-        assert!(value.to_str().expect("ascii").ends_with("; Max-Age=100"), "{value:?}");
-        let idle = SessionPersistence { idle_timeout: Some(Duration::from_secs(10)), ..policy };
-        let (_, renewed) = issue(&key(), &idle, Some(SESSION), SESSION.server, 1050).expect("renewed");
-        assert!(renewed.to_str().expect("ascii").ends_with("; Max-Age=50"), "{renewed:?}");
+        assert!(
+            value.to_str().expect("ascii").ends_with("; Max-Age=100"),
+            "{value:?}"
+        );
+        let idle = SessionPersistence {
+            idle_timeout: Some(Duration::from_secs(10)),
+            ..policy
+        };
+        let (_, renewed) =
+            issue(&key(), &idle, Some(SESSION), SESSION.server, 1050).expect("renewed");
+        assert!(
+            renewed.to_str().expect("ascii").ends_with("; Max-Age=50"),
+            "{renewed:?}"
+        );
     }
 
     #[test]

@@ -48,12 +48,16 @@ struct Certificates {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name();
-        let (_, keys) = self.listeners.iter().find(|(hostname, _)| match (hostname, name) {
-            (None, _) => true,
-            (Some(hostname), Some(name)) => hostname.matches(name),
-            (Some(_), None) => false,
-        })?;
-        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let (_, keys) = self
+            .listeners
+            .iter()
+            .find(|(hostname, _)| match (hostname, name) {
+                (None, _) => true,
+                (Some(hostname), Some(name)) => hostname.matches(name),
+                (Some(_), None) => false,
+            })?;
+        let fits =
+            |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
         keys.iter().find(fits).or(keys.first()).cloned()
     }
 }
@@ -62,7 +66,9 @@ impl ResolvesServerCert for Certificates {
 ///
 /// # Errors
 /// When TLS itself cannot be set up.
-pub(crate) fn server_config(port: &PortPlan) -> Result<(Arc<ServerConfig>, Vec<TlsProblem>), TlsProblem> {
+pub(crate) fn server_config(
+    port: &PortPlan,
+) -> Result<(Arc<ServerConfig>, Vec<TlsProblem>), TlsProblem> {
     let mut problems = Vec::new();
     let mut certificates = Certificates::default();
     for listener in &port.listeners {
@@ -73,7 +79,9 @@ pub(crate) fn server_config(port: &PortPlan) -> Result<(Arc<ServerConfig>, Vec<T
                 Err(problem) => problems.push(problem),
             }
         }
-        certificates.listeners.push((listener.hostname.clone(), keys));
+        certificates
+            .listeners
+            .push((listener.hostname.clone(), keys));
     }
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
@@ -84,13 +92,20 @@ pub(crate) fn server_config(port: &PortPlan) -> Result<(Arc<ServerConfig>, Vec<T
 }
 
 fn load(certificate: &Certificate) -> Result<CertifiedKey, TlsProblem> {
-    let pem = |what| TlsProblem::Pem { source_name: certificate.source.clone(), what };
+    let pem = |what| TlsProblem::Pem {
+        source_name: certificate.source.clone(),
+        what,
+    };
     let chain = CertificateDer::pem_slice_iter(&certificate.chain)
         .collect::<Result<Vec<_>, _>>()
         .ok()
         .filter(|chain| !chain.is_empty())
         .ok_or_else(|| pem("the chain"))?;
     let key = PrivateKeyDer::from_pem_slice(&certificate.key).map_err(|_| pem("the key"))?;
-    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
-        .map_err(|error| TlsProblem::Refused { source_name: certificate.source.clone(), error })
+    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| {
+        TlsProblem::Refused {
+            source_name: certificate.source.clone(),
+            error,
+        }
+    })
 }

@@ -62,7 +62,10 @@ impl std::fmt::Debug for Worker {
 
 impl Worker {
     pub(crate) fn new(shared: Shared, tunnels: CancellationToken) -> Self {
-        let upstreams = Upstreams::new(shared.options.deadlines.connect, shared.options.upstream_idle);
+        let upstreams = Upstreams::new(
+            shared.options.deadlines.connect,
+            shared.options.upstream_idle,
+        );
         Self {
             options: shared.options,
             plan: shared.plan,
@@ -83,12 +86,18 @@ impl Worker {
 
     /// Seconds since 1970.
     pub(crate) fn unix_time(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
     }
 
     /// Makes sure that a request has exactly one id that is fit to be used, and returns it.
     pub(crate) fn identify(&self, headers: &mut HeaderMap) -> HeaderValue {
-        if let Some(id) = headers.get(REQUEST_ID).filter(|id| ids::acceptable(id)).cloned() {
+        if let Some(id) = headers
+            .get(REQUEST_ID)
+            .filter(|id| ids::acceptable(id))
+            .cloned()
+        {
             headers.insert(REQUEST_ID, id.clone());
             return id;
         }

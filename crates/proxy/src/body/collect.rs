@@ -27,12 +27,18 @@ pub(crate) enum CollectError {
 const TRUSTED_LENGTH: u64 = 4 << 20;
 
 /// Reads `body`, at most `limit` bytes, waiting at most `patience` for each frame.
-pub(crate) async fn collect(mut body: Incoming, limit: u64, patience: Duration) -> Result<Bytes, CollectError> {
+pub(crate) async fn collect(
+    mut body: Incoming,
+    limit: u64,
+    patience: Duration,
+) -> Result<Bytes, CollectError> {
     let announced = body.size_hint().lower();
     if announced > limit {
         return Err(CollectError::TooLarge);
     }
-    let Some(first) = next(&mut body, patience).await? else { return Ok(Bytes::new()) };
+    let Some(first) = next(&mut body, patience).await? else {
+        return Ok(Bytes::new());
+    };
     if first.len() as u64 > limit {
         return Err(CollectError::TooLarge);
     }

@@ -6,7 +6,7 @@ mod request;
 mod response;
 
 pub(crate) use collect::{CollectError, collect};
-pub(crate) use replay::Replay;
+pub(crate) use replay::{Fault, Replay};
 pub(crate) use request::RequestBody;
 pub(crate) use response::ResponseBody;
 pub(crate) use response::Streamed;

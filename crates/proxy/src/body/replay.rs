@@ -29,7 +29,16 @@ struct Shared {
     overflowed: bool,
     passed: u64,
     limit: u64,
-    exceeded: bool,
+    fault: Option<Fault>,
+}
+
+/// What a client did wrong with a body while it was passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It grew over its limit.
+    OverLimit,
+    /// Its framing or its connection broke.
+    Broken,
 }
 
 /// A body that grew over its limit while it was passed on.
@@ -46,20 +55,26 @@ impl Replay {
             overflowed: false,
             passed: 0,
             limit,
-            exceeded: false,
+            fault: None,
         };
-        Self { shared: Rc::new(RefCell::new(shared)), sent: 0 }
+        Self {
+            shared: Rc::new(RefCell::new(shared)),
+            sent: 0,
+        }
     }
 
     /// The same body from its start, for another attempt; `None` when its start is gone.
     pub(crate) fn again(&self) -> Option<Self> {
         let shared = self.shared.borrow();
-        (!shared.overflowed && !shared.exceeded).then(|| Self { shared: self.shared.clone(), sent: 0 })
+        (!shared.overflowed && shared.fault.is_none()).then(|| Self {
+            shared: self.shared.clone(),
+            sent: 0,
+        })
     }
 
-    /// Whether the body broke its limit on the way.
-    pub(crate) fn exceeded(&self) -> bool {
-        self.shared.borrow().exceeded
+    /// What is wrong with the body, as far as it has come.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.shared.borrow().fault
     }
 
     /// Bytes read from the client so far.
@@ -99,13 +114,16 @@ impl Body for Replay {
         }
         let frame = match ready!(Pin::new(&mut shared.incoming).poll_frame(cx)) {
             None => return Poll::Ready(None),
-            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+            Some(Err(error)) => {
+                shared.fault = Some(Fault::Broken);
+                return Poll::Ready(Some(Err(error.into())));
+            }
             Some(Ok(frame)) => frame,
         };
         if let Some(data) = frame.data_ref() {
             shared.passed += data.len() as u64;
             if shared.passed > shared.limit {
-                shared.exceeded = true;
+                shared.fault = Some(Fault::OverLimit);
                 return Poll::Ready(Some(Err(OverLimit.into())));
             }
             shared.keep(data);
@@ -121,6 +139,10 @@ impl Body for Replay {
 
     fn size_hint(&self) -> SizeHint {
         let shared = self.shared.borrow();
-        if self.sent == 0 && shared.passed == 0 { shared.incoming.size_hint() } else { SizeHint::default() }
+        if self.sent == 0 && shared.passed == 0 {
+            shared.incoming.size_hint()
+        } else {
+            SizeHint::default()
+        }
     }
 }

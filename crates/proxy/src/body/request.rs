@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::replay::Replay;
+use super::replay::{Fault, Replay};
 
 /// The body of one attempt.
 #[derive(Debug)]
@@ -32,11 +32,21 @@ impl RequestBody {
         }
     }
 
+    /// What the client did wrong with it, as far as it has come.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Stream(replay) => replay.fault(),
+            _ => None,
+        }
+    }
+
     /// The same body for another attempt, if it can still be had.
     pub(crate) fn again(&self) -> Option<Self> {
         match self {
             Self::Empty => Some(Self::Empty),
-            Self::Pieces { pieces } => Some(Self::Pieces { pieces: pieces.clone() }),
+            Self::Pieces { pieces } => Some(Self::Pieces {
+                pieces: pieces.clone(),
+            }),
             Self::Stream(replay) => replay.again().map(Self::Stream),
         }
     }
@@ -53,7 +63,10 @@ impl Body for RequestBody {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Pieces { pieces } => {
-                let next = pieces.iter_mut().find(|piece| !piece.is_empty()).map(std::mem::take);
+                let next = pieces
+                    .iter_mut()
+                    .find(|piece| !piece.is_empty())
+                    .map(std::mem::take);
                 Poll::Ready(next.map(|piece| Ok(Frame::data(piece))))
             }
             Self::Stream(replay) => Pin::new(replay).poll_frame(cx),

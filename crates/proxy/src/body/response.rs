@@ -85,7 +85,12 @@ pub(crate) enum Late {
 
 impl Clock {
     fn new(idle: Duration, until: Option<Instant>) -> Self {
-        Self { idle, until, silent_since: None, timer: None }
+        Self {
+            idle,
+            until,
+            silent_since: None,
+            timer: None,
+        }
     }
 
     fn frame_came(&mut self) {
@@ -97,13 +102,19 @@ impl Clock {
         let since = *self.silent_since.get_or_insert_with(Instant::now);
         let idle_at = since + self.idle;
         let deadline = self.until.map_or(idle_at, |until| until.min(idle_at));
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if deadline < timer.deadline() {
             timer.as_mut().reset(deadline);
         }
         while timer.as_mut().poll(cx).is_ready() {
             if timer.deadline() >= deadline {
-                let late = if deadline == idle_at { Late::Idle } else { Late::Total };
+                let late = if deadline == idle_at {
+                    Late::Idle
+                } else {
+                    Late::Total
+                };
                 return Poll::Ready(late);
             }
             timer.as_mut().reset(deadline);
@@ -126,7 +137,12 @@ impl Streamed {
         until: Option<Instant>,
     ) -> ResponseBody {
         let clock = Clock::new(exchange.worker().options.deadlines.idle, until);
-        let mut streamed = Self { upstream, link: Some(link), exchange: Some(exchange), clock };
+        let mut streamed = Self {
+            upstream,
+            link: Some(link),
+            exchange: Some(exchange),
+            clock,
+        };
         if streamed.upstream.is_end_stream() {
             streamed.completed();
             return ResponseBody::empty();
@@ -135,7 +151,9 @@ impl Streamed {
     }
 
     fn completed(&mut self) {
-        let Some(mut exchange) = self.exchange.take() else { return };
+        let Some(mut exchange) = self.exchange.take() else {
+            return;
+        };
         exchange.completed();
         if let (Some(link), Some(uid)) = (self.link.take(), exchange.endpoint_uid()) {
             exchange.worker().upstreams.give_back(uid, link);
@@ -144,25 +162,45 @@ impl Streamed {
 
     /// Ends the body before its time. An event stream gets a last event that says why; anything else breaks off, so
     /// that nobody takes half of it for the whole.
-    fn broke(&mut self, ended: Ended, code: &'static str, sentence: &str) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    fn broke(
+        &mut self,
+        ended: Ended,
+        code: &'static str,
+        sentence: &str,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         self.link = None;
-        let Some(mut exchange) = self.exchange.take() else { return Poll::Ready(None) };
+        let Some(mut exchange) = self.exchange.take() else {
+            return Poll::Ready(None);
+        };
         // To an announced length nothing can be added.
         let open_ended = self.upstream.size_hint().exact().is_none();
-        Poll::Ready(Some(match exchange.broke(ended, code, sentence).filter(|_| open_ended) {
-            Some(event) => Ok(Frame::data(event)),
-            None => Err(BrokenOff(code)),
-        }))
+        Poll::Ready(Some(
+            match exchange.broke(ended, code, sentence).filter(|_| open_ended) {
+                Some(event) => Ok(Frame::data(event)),
+                None => Err(BrokenOff(code)),
+            },
+        ))
     }
 
     fn late(&mut self, late: Late) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match late {
-            Late::Idle => self.broke(Ended::Deadline, "idle_timeout", "the server stopped sending"),
-            Late::Total => self.broke(Ended::Deadline, "request_timeout", "the route's time for a request is over"),
+            Late::Idle => self.broke(
+                Ended::Deadline,
+                "idle_timeout",
+                "the server stopped sending",
+            ),
+            Late::Total => self.broke(
+                Ended::Deadline,
+                "request_timeout",
+                "the route's time for a request is over",
+            ),
         }
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         if self.exchange.is_none() {
             return Poll::Ready(None);
         }
@@ -187,7 +225,11 @@ impl Streamed {
             }
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "a server broke its answer off");
-                self.broke(Ended::UpstreamBroken, "upstream_broken", "the server broke its answer off")
+                self.broke(
+                    Ended::UpstreamBroken,
+                    "upstream_broken",
+                    "the server broke its answer off",
+                )
             }
             Poll::Ready(None) => {
                 self.completed();
@@ -201,7 +243,10 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BrokenOff;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match &mut self.0 {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Streamed(streamed) => streamed.poll_frame(cx),
@@ -217,7 +262,9 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Kind::Streamed(streamed) => streamed.upstream.size_hint(),
         }
     }

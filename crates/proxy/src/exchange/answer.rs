@@ -1,7 +1,9 @@
 //! Making the answer: a server's own, as it is, or one of ours.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{
+    CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+};
 use http::{Response, StatusCode, Version};
 use hyper::body::Incoming;
 use llm::ResponseScanner;
@@ -40,8 +42,19 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    pub(crate) fn new(response: Response<Incoming>, link: Link, routed: Routed, request: HeaderMap) -> Self {
-        Self { response, link, routed, request, until: None }
+    pub(crate) fn new(
+        response: Response<Incoming>,
+        link: Link,
+        routed: Routed,
+        request: HeaderMap,
+    ) -> Self {
+        Self {
+            response,
+            link,
+            routed,
+            request,
+            until: None,
+        }
     }
 }
 
@@ -67,7 +80,11 @@ impl Answer {
     }
 
     /// The response, with the exchange inside its body where that is still to come.
-    pub(crate) fn into_response(self, exchange: Box<Exchange>, asked_to_upgrade: bool) -> Response<ResponseBody> {
+    pub(crate) fn into_response(
+        self,
+        exchange: Box<Exchange>,
+        asked_to_upgrade: bool,
+    ) -> Response<ResponseBody> {
         // HTTP/1.1 only: bytes behind a head that asked for an upgrade are not guarded any more.
         let close = asked_to_upgrade && !exchange.http2;
         let mut response = match self {
@@ -76,7 +93,9 @@ impl Answer {
             Self::Tunnel(tunnel) => return tunnel.open(exchange),
         };
         if close {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
@@ -90,7 +109,9 @@ fn own_response(own: Response<Bytes>, mut exchange: Box<Exchange>) -> Response<R
     if exchange.http2 {
         parts.headers.remove(CONNECTION);
     }
-    parts.headers.insert(REQUEST_ID, exchange.request_id.clone());
+    parts
+        .headers
+        .insert(REQUEST_ID, exchange.request_id.clone());
     Response::from_parts(parts, ResponseBody::full(body))
 }
 
@@ -101,14 +122,29 @@ fn served_response(served: Served, mut exchange: Box<Exchange>) -> Response<Resp
     head::sanitise_answer(&mut head.headers);
     filters::change_response(&mut head.headers, served.routed.backend_filters());
     filters::change_response(&mut head.headers, &served.routed.rule.filters);
-    keep_session(&exchange, &served.routed, &served.request, &mut head.headers);
+    keep_session(
+        &exchange,
+        &served.routed,
+        &served.request,
+        &mut head.headers,
+    );
     explain::add(&exchange, &mut head.headers);
     head.headers.insert(REQUEST_ID, exchange.request_id.clone());
-    Response::from_parts(head, Streamed::body(body, served.link, exchange, served.until))
+    Response::from_parts(
+        head,
+        Streamed::body(body, served.link, exchange, served.until),
+    )
 }
 
-fn keep_session(exchange: &Exchange, routed: &Routed, request: &HeaderMap, headers: &mut HeaderMap) {
-    let (Some(policy), Some(endpoint)) = (&routed.rule.policy.session, &exchange.endpoint) else { return };
+fn keep_session(
+    exchange: &Exchange,
+    routed: &Routed,
+    request: &HeaderMap,
+    headers: &mut HeaderMap,
+) {
+    let (Some(policy), Some(endpoint)) = (&routed.rule.policy.session, &exchange.endpoint) else {
+        return;
+    };
     let (key, now) = (&exchange.worker.session, exchange.worker.unix_time());
     let held = session::read(key, policy, request, now);
     if let Some((name, value)) = session::issue(key, policy, held, endpoint.token(), now) {
@@ -119,14 +155,19 @@ fn keep_session(exchange: &Exchange, routed: &Routed, request: &HeaderMap, heade
 impl Exchange {
     /// Takes the head of a server's answer and gets ready for its body.
     fn watch(&mut self, status: StatusCode, headers: &HeaderMap) {
-        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let content_type = headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
         self.answer.status = status.as_u16();
         self.answer.sound = !status.is_server_error();
         self.answer.stream = content_type.is_some_and(|kind| kind.starts_with("text/event-stream"));
         // What is compressed passes unread.
-        let plain = headers.get(CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
+        let plain = headers
+            .get(CONTENT_ENCODING)
+            .is_none_or(|coding| coding == "identity");
         if let (Some(dialect), true) = (self.request.dialect, plain) {
-            self.answer.scanner = Some(ResponseScanner::new(dialect, content_type, status.as_u16()));
+            self.answer.scanner =
+                Some(ResponseScanner::new(dialect, content_type, status.as_u16()));
         }
     }
 }

@@ -29,12 +29,21 @@ impl Outgoing {
     pub(crate) fn new(head: Parts, body: RequestBody) -> Self {
         let mut headers = head.headers;
         if let RequestBody::Pieces { .. } = &body {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.length().unwrap_or_default()));
+            headers.insert(
+                CONTENT_LENGTH,
+                HeaderValue::from(body.length().unwrap_or_default()),
+            );
         }
-        Self { method: head.method, uri: head.uri, headers, body, own_host: false }
+        Self {
+            method: head.method,
+            uri: head.uri,
+            headers,
+            body,
+            own_host: false,
+        }
     }
 
-    /// The client's body broke its limit while it was passed on.
+    /// The body, none of it sent.
     pub(crate) fn body(&self) -> &RequestBody {
         &self.body
     }
@@ -59,7 +68,10 @@ impl Outgoing {
     fn target(&self, endpoint: &Endpoint) -> Option<Uri> {
         let path = self.uri.path_and_query();
         let Some(base) = endpoint.base_path() else {
-            return Some(path.cloned().map_or_else(|| Uri::from_static("/"), Uri::from));
+            return Some(
+                path.cloned()
+                    .map_or_else(|| Uri::from_static("/"), Uri::from),
+            );
         };
         let joined = format!("{base}{}", path.map_or("/", PathAndQuery::as_str));
         PathAndQuery::try_from(joined).ok().map(Uri::from)
@@ -69,8 +81,15 @@ impl Outgoing {
 /// HTTP/2 says the host in the target (RFC 9113, section 8.3.1).
 fn absolute(request: &mut Request<RequestBody>, endpoint: &Endpoint) -> Option<()> {
     let host = request.headers_mut().remove(HOST);
-    let authority = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or(endpoint.authority());
-    let scheme = if endpoint.tls().is_some() { "https" } else { "http" };
+    let authority = host
+        .as_ref()
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or(endpoint.authority());
+    let scheme = if endpoint.tls().is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = Uri::builder()
         .scheme(scheme)
@@ -121,8 +140,9 @@ impl Rules {
 
     /// For requests that we know nothing about: only what is safe by RFC 9110, section 9.2.2.
     pub(crate) fn opaque(policy: &RoutePolicy, worker: &Worker, method: &Method) -> Self {
-        Self::base(policy, worker)
-            .replaced(policy.retry.as_ref(), |rules| rules.after_reset = method.is_idempotent())
+        Self::base(policy, worker).replaced(policy.retry.as_ref(), |rules| {
+            rules.after_reset = method.is_idempotent()
+        })
     }
 
     fn base(policy: &RoutePolicy, worker: &Worker) -> Self {
@@ -135,7 +155,9 @@ impl Rules {
             budget: true,
             same_server: false,
             backoff: Duration::ZERO,
-            patience: policy.backend_timeout.map_or(first_byte, |limit| limit.min(first_byte)),
+            patience: policy
+                .backend_timeout
+                .map_or(first_byte, |limit| limit.min(first_byte)),
         }
     }
 

@@ -16,11 +16,17 @@ pub(crate) fn add(exchange: &Exchange, headers: &mut HeaderMap) {
     if !exchange.explain {
         return;
     }
-    if let Some(value) = exchange.endpoint.as_ref().and_then(|endpoint| HeaderValue::try_from(endpoint.name()).ok()) {
+    if let Some(value) = exchange
+        .endpoint
+        .as_ref()
+        .and_then(|endpoint| HeaderValue::try_from(endpoint.name()).ok())
+    {
         headers.insert(ENDPOINT, value);
     }
     let decision = exchange.lease.as_ref().and_then(fleet::Lease::explanation);
-    let Some(mut json) = decision.and_then(|decision| serde_json::to_value(decision).ok()) else { return };
+    let Some(mut json) = decision.and_then(|decision| serde_json::to_value(decision).ok()) else {
+        return;
+    };
     shorten(&mut json);
     if let Ok(value) = HeaderValue::try_from(ascii(&json.to_string())) {
         headers.insert(DECISION, value);
@@ -44,9 +50,10 @@ fn shorten(json: &mut serde_json::Value) {
 fn longest_list(json: &mut serde_json::Value) -> Option<&mut Vec<serde_json::Value>> {
     match json {
         serde_json::Value::Array(list) => (!list.is_empty()).then_some(list),
-        serde_json::Value::Object(fields) => {
-            fields.values_mut().filter_map(longest_list).max_by_key(|list| list.len())
-        }
+        serde_json::Value::Object(fields) => fields
+            .values_mut()
+            .filter_map(longest_list)
+            .max_by_key(|list| list.len()),
         _ => None,
     }
 }

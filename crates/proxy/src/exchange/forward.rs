@@ -13,7 +13,7 @@ use super::answer::{Answer, Served};
 use super::attempt::{Outgoing, Rules, failed_status, failure};
 use super::route::Routed;
 use super::{Exchange, Facts, text};
-use crate::body::RequestBody;
+use crate::body::{Fault, RequestBody};
 use crate::refusal::Refusal;
 use crate::session;
 use crate::upstream::{Link, SendError};
@@ -52,10 +52,16 @@ impl Wanted {
 }
 
 /// The pool that knows `model`; the first one that runs when none does.
-pub(crate) fn pool_for_model(exchange: &Exchange, routed: &Routed, model: &str) -> Result<Arc<Pool>, Refusal> {
+pub(crate) fn pool_for_model(
+    exchange: &Exchange,
+    routed: &Routed,
+    model: &str,
+) -> Result<Arc<Pool>, Refusal> {
     let mut first = None;
     for key in &routed.pools {
-        let Some(pool) = exchange.worker.fleet.pool(key) else { continue };
+        let Some(pool) = exchange.worker.fleet.pool(key) else {
+            continue;
+        };
         if routed.pools.len() == 1 || pool.knows_model(model) {
             return Ok(pool);
         }
@@ -65,7 +71,12 @@ pub(crate) fn pool_for_model(exchange: &Exchange, routed: &Routed, model: &str) 
 }
 
 /// Takes a server from the pool.
-pub(crate) async fn pick(exchange: &mut Exchange, routed: &Routed, wanted: Wanted, outgoing: &mut Outgoing) -> Result<(), Refusal> {
+pub(crate) async fn pick(
+    exchange: &mut Exchange,
+    routed: &Routed,
+    wanted: Wanted,
+    outgoing: &mut Outgoing,
+) -> Result<(), Refusal> {
     exchange.release();
     let pool = wanted.pool;
     exchange.pool = Some(pool.clone());
@@ -100,10 +111,20 @@ pub(crate) async fn pick(exchange: &mut Exchange, routed: &Routed, wanted: Wante
 }
 
 /// The server of the client's session, where the route keeps sessions.
-fn preferred(exchange: &Exchange, routed: &Routed, pool: &Pool, outgoing: &Outgoing) -> Option<Arc<Endpoint>> {
+fn preferred(
+    exchange: &Exchange,
+    routed: &Routed,
+    pool: &Pool,
+    outgoing: &Outgoing,
+) -> Option<Arc<Endpoint>> {
     let policy = routed.rule.policy.session.as_ref()?;
     let worker = &exchange.worker;
-    let session = session::read(&worker.session, policy, &outgoing.headers, worker.unix_time())?;
+    let session = session::read(
+        &worker.session,
+        policy,
+        &outgoing.headers,
+        worker.unix_time(),
+    )?;
     pool.endpoint_by_token(session.server)
 }
 
@@ -128,13 +149,25 @@ pub(crate) async fn forward(
     let sent = attempts(exchange, &outgoing, &rules).await;
     if let RequestBody::Stream(replay) = outgoing.body() {
         exchange.request.bytes = replay.passed();
-        if replay.exceeded() {
-            let limit = routed.rule.policy.max_body.unwrap_or(exchange.worker.options.max_body);
-            return Err(Refusal::TooLarge(limit));
-        }
+    }
+    if let (Err(_), Some(fault)) = (&sent, outgoing.body().fault()) {
+        let limit = routed
+            .rule
+            .policy
+            .max_body
+            .unwrap_or(exchange.worker.options.max_body);
+        return Err(match fault {
+            Fault::OverLimit => Refusal::TooLarge(limit),
+            Fault::Broken => Refusal::BrokenBody,
+        });
     }
     let (response, link) = sent.map_err(Refusal::Upstream)?;
-    Ok(Answer::Served(Box::new(Served::new(response, link, routed, outgoing.headers))))
+    Ok(Answer::Served(Box::new(Served::new(
+        response,
+        link,
+        routed,
+        outgoing.headers,
+    ))))
 }
 
 /// A server's answer and the connection it comes on.
@@ -142,34 +175,68 @@ pub(crate) type Sent = (Response<Incoming>, Link);
 
 /// Asks server after server, as far as the rules go. An answer that a server gave is better than an error of ours: when
 /// no later server answers at all, it is what the client gets.
-pub(crate) async fn attempts(exchange: &mut Exchange, outgoing: &Outgoing, rules: &Rules) -> Result<Sent, SendError> {
+pub(crate) async fn attempts(
+    exchange: &mut Exchange,
+    outgoing: &Outgoing,
+    rules: &Rules,
+) -> Result<Sent, SendError> {
     let worker = exchange.worker.clone();
     if let (true, Some(pool)) = (rules.pays(), &exchange.pool) {
         worker.budget(pool, |budget| budget.deposit());
     }
     let mut held: Option<(Sent, Arc<Endpoint>)> = None;
     loop {
-        let Some(endpoint) = exchange.lease.as_ref().map(|lease| lease.endpoint().clone()) else {
+        let Some(endpoint) = exchange
+            .lease
+            .as_ref()
+            .map(|lease| lease.endpoint().clone())
+        else {
             return Err(crate::upstream::ConnectError::Spent.into());
         };
         exchange.answer.attempts += 1;
         exchange.endpoint = Some(endpoint.clone());
         let request = || outgoing.request(&endpoint);
-        let outcome = worker.upstreams.send(&endpoint, rules.patience, request, rules.repeatable()).await;
+        let outcome = worker
+            .upstreams
+            .send(&endpoint, rules.patience, request, rules.repeatable())
+            .await;
         match outcome {
             Ok((response, link)) => {
                 let status = response.status();
-                if !rules.worth(status) || !next(exchange, rules, outgoing, Why::Status(failed_status(status))).await {
+                if !rules.worth(status)
+                    || !next(
+                        exchange,
+                        rules,
+                        outgoing,
+                        Why::Status(failed_status(status)),
+                    )
+                    .await
+                {
                     return Ok((response, link));
                 }
-                tracing::debug!(endpoint = endpoint.name(), status = status.as_u16(), "asking another server");
+                tracing::debug!(
+                    endpoint = endpoint.name(),
+                    status = status.as_u16(),
+                    "asking another server"
+                );
                 held = Some(((response, link), endpoint));
             }
+            // The client broke its own request off; that says nothing about the server.
+            Err(error) if outgoing.body().fault().is_some() => return Err(error),
             Err(error) => {
                 tracing::info!(endpoint = endpoint.name(), request_id = text(Some(&exchange.request_id)), %error, "a server failed a request");
                 let worth = rules.worth_after(&error);
-                if !next(exchange, rules, outgoing, Why::Error(failure(&error), worth)).await {
-                    let Some((sent, endpoint)) = held else { return Err(error) };
+                if !next(
+                    exchange,
+                    rules,
+                    outgoing,
+                    Why::Error(failure(&error), worth),
+                )
+                .await
+                {
+                    let Some((sent, endpoint)) = held else {
+                        return Err(error);
+                    };
                     exchange.endpoint = Some(endpoint);
                     return Ok(sent);
                 }
@@ -187,7 +254,9 @@ enum Why {
 
 /// Moves the lease to the server that is asked next, if there may be and is one.
 async fn next(exchange: &mut Exchange, rules: &Rules, outgoing: &Outgoing, why: Why) -> bool {
-    let Some(lease) = &mut exchange.lease else { return false };
+    let Some(lease) = &mut exchange.lease else {
+        return false;
+    };
     let (kind, worth) = match why {
         Why::Status(kind) => (kind, true),
         Why::Error(kind, worth) => (kind, worth),
@@ -196,7 +265,11 @@ async fn next(exchange: &mut Exchange, rules: &Rules, outgoing: &Outgoing, why: 
     if !worth || !rules.again(exchange.answer.attempts) || outgoing.body().again().is_none() {
         return false;
     }
-    let paid = !rules.pays() || exchange.pool.as_ref().is_some_and(|pool| exchange.worker.budget(pool, |b| b.withdraw()));
+    let paid = !rules.pays()
+        || exchange
+            .pool
+            .as_ref()
+            .is_some_and(|pool| exchange.worker.budget(pool, |b| b.withdraw()));
     if !paid || (lease.next().is_none() && !rules.same_server()) {
         return false;
     }

@@ -40,8 +40,14 @@ enum Field {
 
 fn field(name: &HeaderName) -> Field {
     match name.as_str() {
-        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" | "expect"
-        | "proxy-authorization" | "http2-settings" => Field::Drop,
+        "connection"
+        | "keep-alive"
+        | "proxy-connection"
+        | "transfer-encoding"
+        | "upgrade"
+        | "expect"
+        | "proxy-authorization"
+        | "http2-settings" => Field::Drop,
         "x-prefiller-host-port"
         | "x-encoder-hosts-ports"
         | "x-data-parallel-host-port"
@@ -53,10 +59,16 @@ fn field(name: &HeaderName) -> Field {
         "x-gateway-inference-fairness-id" | "x-llm-d-inference-fairness-id" => {
             Field::Hint(|hints| &mut hints.fairness)
         }
-        "x-gateway-model-name-rewrite" | "x-llm-d-model-name-rewrite" => Field::Hint(|hints| &mut hints.model),
+        "x-gateway-model-name-rewrite" | "x-llm-d-model-name-rewrite" => {
+            Field::Hint(|hints| &mut hints.model)
+        }
         "x-slo-ttft-ms" | "x-llm-d-slo-ttft-ms" => Field::Hint(|hints| &mut hints.ttft_slo),
         "x-pointsman-explain" => Field::Explain,
-        name if name.starts_with("x-gateway-destination-endpoint") || name.starts_with("x-pointsman-") => Field::Drop,
+        name if name.starts_with("x-gateway-destination-endpoint")
+            || name.starts_with("x-pointsman-") =>
+        {
+            Field::Drop
+        }
         _ => Field::Keep,
     }
 }
@@ -73,7 +85,11 @@ pub(crate) fn sanitise(headers: &mut HeaderMap, trusted: bool) -> Result<Hints, 
             _ => doomed.push(name.clone()),
         }
     }
-    let connection: SmallVec<[HeaderValue; 2]> = headers.get_all(header::CONNECTION).iter().cloned().collect();
+    let connection: SmallVec<[HeaderValue; 2]> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .cloned()
+        .collect();
     if connection.iter().any(|value| lists(value, "upgrade")) {
         hints.upgrade = headers.get(header::UPGRADE).cloned();
     }
@@ -81,14 +97,19 @@ pub(crate) fn sanitise(headers: &mut HeaderMap, trusted: bool) -> Result<Hints, 
         let value = headers.remove(&name);
         match field(&name) {
             Field::Hint(slot) => *slot(&mut hints) = value,
-            Field::Explain => hints.explain = value.is_some_and(|value| value == "1" || value == "true"),
+            Field::Explain => {
+                hints.explain = value.is_some_and(|value| value == "1" || value == "true")
+            }
             _ => {}
         }
     }
     for value in &connection {
         drop_listed(headers, value);
     }
-    if headers.get(header::TE).is_some_and(|value| value != "trailers") {
+    if headers
+        .get(header::TE)
+        .is_some_and(|value| value != "trailers")
+    {
         headers.remove(header::TE);
     }
     Ok(hints)
@@ -136,7 +157,9 @@ pub(crate) fn check(head: &Parts) -> Result<(), Refusal> {
     if let Some(coding) = codings.next() {
         let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
         if !chunked || codings.next().is_some() {
-            return Err(Refusal::Framing("the only transfer coding taken is chunked, once"));
+            return Err(Refusal::Framing(
+                "the only transfer coding taken is chunked, once",
+            ));
         }
     }
     if head.headers.get_all(header::HOST).iter().nth(1).is_some() {
@@ -158,7 +181,9 @@ pub(crate) fn authority(head: &Parts) -> Option<&str> {
 
 /// The host without a port, user or brackets.
 pub(crate) fn host_of(authority: &str) -> &str {
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
     if let Some(rest) = host.strip_prefix('[') {
         return rest.split_once(']').map_or(rest, |(host, _)| host);
     }
@@ -172,7 +197,10 @@ mod tests {
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
-            headers.append(HeaderName::try_from(*name).expect("name"), HeaderValue::try_from(*value).expect("value"));
+            headers.append(
+                HeaderName::try_from(*name).expect("name"),
+                HeaderValue::try_from(*value).expect("value"),
+            );
         }
         headers
     }
@@ -192,7 +220,10 @@ mod tests {
             ("x-pointsman-endpoint", "forged"),
             ("x-gateway-inference-objective", "gold"),
             ("x-gateway-inference-fairness-id", "team"),
-            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            (
+                "traceparent",
+                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            ),
         ]);
         let hints = sanitise(&mut headers, false).expect("sound");
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
@@ -207,7 +238,9 @@ mod tests {
     fn reserved_fields_are_for_trusted_clients() {
         for name in ["x-prefiller-host-port", "x-data-parallel-rank"] {
             let mut headers = map(&[(name, "1")]);
-            assert!(matches!(sanitise(&mut headers, false), Err(Refusal::Reserved(field)) if field == name));
+            assert!(
+                matches!(sanitise(&mut headers, false), Err(Refusal::Reserved(field)) if field == name)
+            );
             sanitise(&mut headers, true).expect("trusted");
             assert!(headers.contains_key(name));
         }
@@ -216,15 +249,31 @@ mod tests {
     #[test]
     fn an_upgrade_needs_both_fields() {
         let both = [("connection", "Upgrade"), ("upgrade", "websocket")];
-        assert_eq!(sanitise(&mut map(&both), false).expect("sound").upgrade.expect("both"), "websocket");
-        assert!(sanitise(&mut map(&both[1..]), false).expect("sound").upgrade.is_none());
+        assert_eq!(
+            sanitise(&mut map(&both), false)
+                .expect("sound")
+                .upgrade
+                .expect("both"),
+            "websocket"
+        );
+        assert!(
+            sanitise(&mut map(&both[1..]), false)
+                .expect("sound")
+                .upgrade
+                .is_none()
+        );
     }
 
     #[test]
     fn hosts_lose_port_user_and_brackets() {
-        for (authority, host) in
-            [("a", "a"), ("a:80", "a"), ("u@a:80", "a"), ("[::1]:80", "::1"), ("[::1]", "::1"), ("", "")]
-        {
+        for (authority, host) in [
+            ("a", "a"),
+            ("a:80", "a"),
+            ("u@a:80", "a"),
+            ("[::1]:80", "::1"),
+            ("[::1]", "::1"),
+            ("", ""),
+        ] {
             assert_eq!(host_of(authority), host);
         }
     }

@@ -33,7 +33,10 @@ pub(crate) async fn forward(
 ) -> Result<Answer, Refusal> {
     exchange.request.dialect = Some(dialect);
     let body = read_body(exchange, &routed, body).await?;
-    let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type = head
+        .headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     let view = llm::read(dialect, content_type, &body).map_err(Refusal::Body)?;
     if let (Some(field), false) = (view.reserved_field, routed.trusted) {
         return Err(Refusal::Reserved(field.to_owned()));
@@ -47,30 +50,50 @@ pub(crate) async fn forward(
     forward::forward(exchange, routed, outgoing, wanted, rules).await
 }
 
-async fn read_body(exchange: &mut Exchange, routed: &Routed, body: Incoming) -> Result<Bytes, Refusal> {
+async fn read_body(
+    exchange: &mut Exchange,
+    routed: &Routed,
+    body: Incoming,
+) -> Result<Bytes, Refusal> {
     let options = &exchange.worker.options;
     let limit = routed.rule.policy.max_body.unwrap_or(options.max_body);
-    let bytes = collect(body, limit, options.deadlines.client_header).await.map_err(|error| match error {
-        CollectError::TooLarge => Refusal::TooLarge(limit),
-        CollectError::Slow => Refusal::SlowBody,
-        CollectError::Broken => Refusal::BrokenBody,
-    })?;
+    let bytes = collect(body, limit, options.deadlines.client_header)
+        .await
+        .map_err(|error| match error {
+            CollectError::TooLarge => Refusal::TooLarge(limit),
+            CollectError::Slow => Refusal::SlowBody,
+            CollectError::Broken => Refusal::BrokenBody,
+        })?;
     exchange.request.bytes = bytes.len() as u64;
     Ok(bytes)
 }
 
 /// Resolves the model and says what the pool is asked for.
-fn want(exchange: &mut Exchange, routed: &Routed, view: &RequestView<'_>) -> Result<Wanted, Refusal> {
+fn want(
+    exchange: &mut Exchange,
+    routed: &Routed,
+    view: &RequestView<'_>,
+) -> Result<Wanted, Refusal> {
     let name = view.model.as_ref().map_or("", |model| &model.name);
     let pool = forward::pool_for_model(exchange, routed, name)?;
     let spec = pool.spec();
     let objective = text(routed.hints.objective.as_ref());
     let objective = (!objective.is_empty()).then_some(objective);
     let resolution = spec.models.resolve(name, objective, exchange.worker.roll());
-    let forced = routed.hints.model.as_ref().filter(|_| routed.trusted).and_then(|value| value.to_str().ok());
-    let target = forced.or(resolution.target_model).filter(|target| *target != name && view.model.is_some());
+    let forced = routed
+        .hints
+        .model
+        .as_ref()
+        .filter(|_| routed.trusted)
+        .and_then(|value| value.to_str().ok());
+    let target = forced
+        .or(resolution.target_model)
+        .filter(|target| *target != name && view.model.is_some());
     let served = target.unwrap_or(name);
-    let chain = view.prompt.chain(&ChainSeed { model: served, cache_salt: view.cache_salt.as_deref() });
+    let chain = view.prompt.chain(&ChainSeed {
+        model: served,
+        cache_salt: view.cache_salt.as_deref(),
+    });
     let wanted = Wanted {
         kind: RequestKind::Inference,
         model: (!served.is_empty()).then(|| served.to_owned()),
@@ -83,6 +106,7 @@ fn want(exchange: &mut Exchange, routed: &Routed, view: &RequestView<'_>) -> Res
         pinned: owner(&pool, view)?,
         pool: pool.clone(),
     };
+    exchange.running = Some(exchange.worker.metrics.running(name));
     exchange.request.priority = resolution.priority;
     exchange.request.objective = resolution.objective.map(str::to_owned);
     exchange.request.model = name.to_owned();
@@ -93,7 +117,10 @@ fn want(exchange: &mut Exchange, routed: &Routed, view: &RequestView<'_>) -> Res
 
 /// Only work that may be shed is refused for a target that cannot be met; the rest is served late rather than not.
 fn deadline(slo: Option<&HeaderValue>, priority: i32) -> Option<Duration> {
-    let millis = text(slo).parse().ok().filter(|millis| *millis > 0 && priority < 0)?;
+    let millis = text(slo)
+        .parse()
+        .ok()
+        .filter(|millis| *millis > 0 && priority < 0)?;
     Some(Duration::from_millis(millis))
 }
 
@@ -118,7 +145,10 @@ fn owner(pool: &Arc<Pool>, view: &RequestView<'_>) -> Result<Option<Arc<Endpoint
 fn pieces(body: &Bytes, view: &RequestView<'_>, target: Option<&str>) -> [Bytes; 3] {
     match (&view.model, target) {
         (Some(model), Some(target)) => {
-            let is_json = !matches!(view.dialect, Dialect::AudioTranscriptions | Dialect::AudioTranslations);
+            let is_json = !matches!(
+                view.dialect,
+                Dialect::AudioTranscriptions | Dialect::AudioTranslations
+            );
             llm::splice_model(body, model.span.clone(), is_json, target)
         }
         _ => [body.clone(), Bytes::new(), Bytes::new()],

@@ -14,7 +14,11 @@ use super::route::Routed;
 use crate::refusal::Refusal;
 
 /// The union of the servers' own lists, as they were last seen. A pool that has none yet says so with 503.
-pub(crate) fn models(exchange: &mut Exchange, routed: &Routed, _head: &Parts) -> Result<Answer, Refusal> {
+pub(crate) fn models(
+    exchange: &mut Exchange,
+    routed: &Routed,
+    _head: &Parts,
+) -> Result<Answer, Refusal> {
     let pools = running(exchange, routed);
     if pools.is_empty() {
         return Err(Refusal::NoPool);
@@ -42,5 +46,9 @@ pub(crate) async fn model(
 }
 
 fn running(exchange: &Exchange, routed: &Routed) -> Vec<Arc<Pool>> {
-    routed.pools.iter().filter_map(|key| exchange.worker.fleet.pool(key)).collect()
+    routed
+        .pools
+        .iter()
+        .filter_map(|key| exchange.worker.fleet.pool(key))
+        .collect()
 }

@@ -70,6 +70,8 @@ pub(crate) struct Exchange {
     endpoint: Option<Arc<Endpoint>>,
     lease: Option<Lease>,
     facts: Facts,
+    /// Counts the request as running while it is held.
+    running: Option<telemetry::Open>,
     explain: bool,
     request: Asked,
     answer: Answered,
@@ -133,6 +135,7 @@ impl Exchange {
             endpoint: None,
             lease: None,
             facts: Facts::default(),
+            running: None,
             explain: false,
             request: Asked::default(),
             answer: Answered::default(),
@@ -155,7 +158,9 @@ impl Exchange {
         let first = match &mut answer.scanner {
             Some(scanner) => {
                 let signals = scanner.feed(data);
-                if signals.tokens > 0 && let Some(lease) = &mut self.lease {
+                if signals.tokens > 0
+                    && let Some(lease) = &mut self.lease
+                {
                     lease.progress(signals.tokens);
                 }
                 signals.first_token
@@ -179,7 +184,12 @@ impl Exchange {
 
     /// The answer broke off. Returns what ends an event stream properly; `None`: there is nothing to say but to break
     /// off too.
-    pub(crate) fn broke(&mut self, ended: Ended, code: &'static str, sentence: &str) -> Option<bytes::Bytes> {
+    pub(crate) fn broke(
+        &mut self,
+        ended: Ended,
+        code: &'static str,
+        sentence: &str,
+    ) -> Option<bytes::Bytes> {
         self.answer.sound = false;
         self.answer.code = Some(code);
         self.answer.ended = Some(ended);
@@ -202,17 +212,24 @@ impl Exchange {
         let error = llm::ErrorBody::new(http::StatusCode::BAD_GATEWAY, code, sentence);
         let event = error.stream_error_event(self.style, dialect);
         let line_end = scanner.pending_line_end();
-        if line_end.is_empty() { Some(event) } else { Some([line_end, &event].concat().into()) }
+        if line_end.is_empty() {
+            Some(event)
+        } else {
+            Some([line_end, &event].concat().into())
+        }
     }
 
     /// Takes what the scanner learned: an answer with status 200 may still be a failure, as an error inside it or an
     /// abort by a server that shuts down shows.
     fn read_outcome(&mut self) {
-        let Some(mut scanner) = self.answer.scanner.take() else { return };
+        let Some(mut scanner) = self.answer.scanner.take() else {
+            return;
+        };
         let outcome = scanner.finish();
         self.answer.usage = outcome.usage;
         self.answer.finish = outcome.finish_reason;
-        if let (Some(id), Some(pool), Some(endpoint)) = (&outcome.response_id, &self.pool, &self.endpoint)
+        if let (Some(id), Some(pool), Some(endpoint)) =
+            (&outcome.response_id, &self.pool, &self.endpoint)
             && self.request.dialect == Some(Dialect::Responses)
         {
             pool.remember(id, endpoint);
@@ -228,7 +245,9 @@ impl Exchange {
 
     /// Gives the charge on the server back.
     fn release(&mut self) {
-        let Some(lease) = self.lease.take() else { return };
+        let Some(lease) = self.lease.take() else {
+            return;
+        };
         let usage = self.answer.usage.map(|usage| scheduling::Usage {
             prompt_tokens: usage.prompt_tokens,
             completion_tokens: usage.completion_tokens,
@@ -247,7 +266,10 @@ impl Exchange {
             host: &self.host,
             route: self.rule.as_ref().map_or("", |rule| &rule.route),
             pool,
-            endpoint: self.endpoint.as_ref().map_or("", |endpoint| endpoint.name()),
+            endpoint: self
+                .endpoint
+                .as_ref()
+                .map_or("", |endpoint| endpoint.name()),
             dialect: request.dialect.map_or("", dialect_name),
             model: &request.model,
             target_model: request.target.as_deref().unwrap_or_default(),
@@ -292,7 +314,9 @@ impl Drop for Exchange {
 }
 
 fn text(value: Option<&HeaderValue>) -> &str {
-    value.and_then(|value| value.to_str().ok()).unwrap_or_default()
+    value
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }
 
 fn dialect_name(dialect: Dialect) -> &'static str {

@@ -63,13 +63,21 @@ pub(crate) async fn to_owner(
     body: Incoming,
     (kind, id): (StateKind, &str),
 ) -> Result<Answer, Refusal> {
-    let pools: Vec<Arc<Pool>> =
-        routed.pools.iter().filter_map(|key| exchange.worker.fleet.pool(key)).collect();
-    let owned = pools.iter().find_map(|pool| Some((pool.clone(), pool.owner_of(kind, id)?)));
+    let pools: Vec<Arc<Pool>> = routed
+        .pools
+        .iter()
+        .filter_map(|key| exchange.worker.fleet.pool(key))
+        .collect();
+    let owned = pools
+        .iter()
+        .find_map(|pool| Some((pool.clone(), pool.owner_of(kind, id)?)));
     match owned {
         Some((_, owner)) if owner.gone() => Err(Refusal::StateLost(id.to_owned())),
         Some((pool, owner)) => {
-            let wanted = Wanted { pinned: Some(owner), ..Wanted::opaque(pool) };
+            let wanted = Wanted {
+                pinned: Some(owner),
+                ..Wanted::opaque(pool)
+            };
             to(exchange, routed, head, body, wanted).await
         }
         None if head.method == Method::GET && body.is_end_stream() => {
@@ -91,7 +99,14 @@ pub(crate) async fn ask_around(
     let mut outgoing = Outgoing::new(head, RequestBody::Empty);
     let mut last = Err(Refusal::NoPool);
     for pool in pools {
-        if let Err(refusal) = forward::pick(exchange, &routed, Wanted::opaque(pool.clone()), &mut outgoing).await {
+        if let Err(refusal) = forward::pick(
+            exchange,
+            &routed,
+            Wanted::opaque(pool.clone()),
+            &mut outgoing,
+        )
+        .await
+        {
             last = last.or(Err(refusal));
             continue;
         }
@@ -107,7 +122,13 @@ pub(crate) async fn ask_around(
                 Err(error) => last = last.or(Err(Refusal::Upstream(error))),
             }
             let asked = exchange.answer.attempts as usize;
-            if asked >= ASKED || exchange.lease.as_mut().and_then(fleet::Lease::next).is_none() {
+            if asked >= ASKED
+                || exchange
+                    .lease
+                    .as_mut()
+                    .and_then(fleet::Lease::next)
+                    .is_none()
+            {
                 break;
             }
         }
@@ -116,13 +137,20 @@ pub(crate) async fn ask_around(
 }
 
 fn served((response, link): forward::Sent, routed: Routed, outgoing: Outgoing) -> Answer {
-    Answer::Served(Box::new(Served::new(response, link, routed, outgoing.headers)))
+    Answer::Served(Box::new(Served::new(
+        response,
+        link,
+        routed,
+        outgoing.headers,
+    )))
 }
 
 /// An answer of ours in JSON.
 pub(crate) fn json(body: Bytes) -> http::Response<Bytes> {
     let mut answer = http::Response::new(body);
     let value = http::HeaderValue::from_static("application/json");
-    answer.headers_mut().insert(http::header::CONTENT_TYPE, value);
+    answer
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, value);
     answer
 }

@@ -33,7 +33,10 @@ pub(crate) struct Routed {
 impl Routed {
     /// The filters of the backend.
     pub(crate) fn backend_filters(&self) -> &[Filter] {
-        self.rule.backends.get(self.backend).map_or(&[], |backend| &backend.filters)
+        self.rule
+            .backends
+            .get(self.backend)
+            .map_or(&[], |backend| &backend.filters)
     }
 }
 
@@ -46,7 +49,11 @@ pub(crate) enum Place {
 }
 
 /// Finds the backend of a request, and leaves its head as the backend should see it.
-pub(crate) fn find(client: &Rc<Client>, exchange: &mut Exchange, head: &mut Parts) -> Result<Place, Refusal> {
+pub(crate) fn find(
+    client: &Rc<Client>,
+    exchange: &mut Exchange,
+    head: &mut Parts,
+) -> Result<Place, Refusal> {
     let worker = &client.worker;
     let plan = worker.plan.load();
     let matched = plan
@@ -67,9 +74,12 @@ pub(crate) fn find(client: &Rc<Client>, exchange: &mut Exchange, head: &mut Part
     let trusted = matched.listener.trusted || worker.options.trusted;
     exchange.rule = Some(rule.clone());
 
-    if head.uri.authority().is_some() && let Some(authority) = head.uri.authority() {
+    if head.uri.authority().is_some()
+        && let Some(authority) = head.uri.authority()
+    {
         // HTTP/2 and absolute targets say the host in the target.
-        let value = HeaderValue::try_from(authority.as_str()).map_err(|_| Refusal::Framing("bad authority"))?;
+        let value = HeaderValue::try_from(authority.as_str())
+            .map_err(|_| Refusal::Framing("bad authority"))?;
         head.headers.insert(HOST, value);
     }
     let hints = head::sanitise(&mut head.headers, trusted)?;
@@ -95,6 +105,16 @@ pub(crate) fn find(client: &Rc<Client>, exchange: &mut Exchange, head: &mut Part
         Target::ByModel(keys) => keys.iter().cloned().collect(),
         Target::Invalid(reason) => return Err(Refusal::Backend(reason.clone())),
     };
-    let backend = rule.backends.iter().position(|other| std::ptr::eq(other, backend)).unwrap_or_default();
-    Ok(Place::Backend(Routed { rule, backend, pools, trusted, hints }))
+    let backend = rule
+        .backends
+        .iter()
+        .position(|other| std::ptr::eq(other, backend))
+        .unwrap_or_default();
+    Ok(Place::Backend(Routed {
+        rule,
+        backend,
+        pools,
+        trusted,
+        hints,
+    }))
 }

@@ -16,8 +16,14 @@ use crate::body::ResponseBody;
 use crate::refusal::Refusal;
 
 /// Serves one request.
-pub(crate) async fn serve(client: Rc<Client>, mut request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
-    let upgrade = request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+pub(crate) async fn serve(
+    client: Rc<Client>,
+    mut request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let upgrade = request
+        .headers()
+        .contains_key(http::header::UPGRADE)
+        .then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
     let mut exchange = Exchange::begin(&client, &mut head);
     let asked_to_upgrade = upgrade.is_some();
@@ -42,7 +48,9 @@ async fn run(
     };
     let total = routed.rule.policy.request_timeout;
     let step = dispatch(client, exchange, routed, head, body, upgrade);
-    let Some(total) = total else { return step.await };
+    let Some(total) = total else {
+        return step.await;
+    };
     match tokio::time::timeout(total, step).await {
         Ok(answer) => answer.map(|answer| answer.until(tokio::time::Instant::now() + total)),
         Err(_) => Err(Refusal::RequestTimeout),
@@ -62,16 +70,26 @@ async fn dispatch(
         return tunnel::forward(client, exchange, routed, head, upgrade).await;
     }
     // A plain Service may serve anything; only servers of models are known to mean by these paths what we think.
-    if routed.pools.iter().all(|pool| pool.kind == PoolKind::Service) {
+    if routed
+        .pools
+        .iter()
+        .all(|pool| pool.kind == PoolKind::Service)
+    {
         return opaque::forward(exchange, routed, head, body).await;
     }
     let path = head.uri.clone();
     match llm::route(&head.method, path.path()) {
-        llm::Route::Inference(dialect) => inference::forward(exchange, routed, head, body, dialect).await,
+        llm::Route::Inference(dialect) => {
+            inference::forward(exchange, routed, head, body, dialect).await
+        }
         llm::Route::Models => lists::models(exchange, &routed, &head),
         llm::Route::Model(id) => lists::model(exchange, routed, head, body, id).await,
-        llm::Route::Stateful { kind, id } => opaque::to_owner(exchange, routed, head, body, (kind, id)).await,
+        llm::Route::Stateful { kind, id } => {
+            opaque::to_owner(exchange, routed, head, body, (kind, id)).await
+        }
         llm::Route::Admin if !routed.trusted => Err(Refusal::Admin),
-        llm::Route::Admin | llm::Route::Other => opaque::forward(exchange, routed, head, body).await,
+        llm::Route::Admin | llm::Route::Other => {
+            opaque::forward(exchange, routed, head, body).await
+        }
     }
 }

@@ -35,39 +35,61 @@ pub(crate) async fn forward(
     upgrade: OnUpgrade,
 ) -> Result<Answer, Refusal> {
     if let Some(protocol) = routed.hints.upgrade.clone() {
-        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocol);
     }
     let pool = forward::pool_for_model(exchange, &routed, "")?;
     let rules = Rules::opaque(&routed.rule.policy, exchange.worker(), &head.method);
     let mut outgoing = Outgoing::new(head, RequestBody::Empty);
     forward::pick(exchange, &routed, Wanted::opaque(pool), &mut outgoing).await?;
-    let Some(endpoint) = exchange.lease.as_ref().map(|lease| lease.endpoint().clone()) else {
+    let Some(endpoint) = exchange
+        .lease
+        .as_ref()
+        .map(|lease| lease.endpoint().clone())
+    else {
         return Err(Refusal::Tunnel);
     };
     exchange.endpoint = Some(endpoint.clone());
     exchange.answer.attempts = 1;
     let upstreams = &client.worker.upstreams;
-    let mut link =
-        upstreams.dedicated(&endpoint).await.map_err(|error| Refusal::Upstream(error.into()))?;
+    let mut link = upstreams
+        .dedicated(&endpoint)
+        .await
+        .map_err(|error| Refusal::Upstream(error.into()))?;
     let request = outgoing.request(&endpoint).ok_or(Refusal::Tunnel)?;
-    let response: Result<_, SendError> = Upstreams::attempt(&mut link, request, rules.patience).await;
+    let response: Result<_, SendError> =
+        Upstreams::attempt(&mut link, request, rules.patience).await;
     let response = response.map_err(Refusal::Upstream)?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(Answer::Served(Box::new(Served::new(response, link, routed, outgoing.headers))));
+        return Ok(Answer::Served(Box::new(Served::new(
+            response,
+            link,
+            routed,
+            outgoing.headers,
+        ))));
     }
-    Ok(Answer::Tunnel(Box::new(Tunnel { response, link, client: upgrade })))
+    Ok(Answer::Tunnel(Box::new(Tunnel {
+        response,
+        link,
+        client: upgrade,
+    })))
 }
 
 impl Tunnel {
     /// The answer that opens the tunnel. The exchange lives for as long as it stands.
     pub(crate) fn open(self, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
-        let Self { mut response, link, client } = self;
+        let Self {
+            mut response,
+            link,
+            client,
+        } = self;
         let server = hyper::upgrade::on(&mut response);
         let (mut head, _) = response.into_parts();
         exchange.answer.status = head.status.as_u16();
         exchange.answer.sound = true;
-        head.headers.insert("x-request-id", exchange.request_id.clone());
+        head.headers
+            .insert("x-request-id", exchange.request_id.clone());
         let tunnels = exchange.worker.tunnels.clone();
         let closing = tunnels.child_token();
         tokio::task::spawn_local(async move {

@@ -9,14 +9,19 @@
 //! Everything else that is wrong with a head (two differing lengths, folded lines, a space before the colon, a coding
 //! after `chunked`) hyper refuses on its own; tests hold it to that.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 /// No header name contains this byte, so every parser stops at it.
 const SPOILED: u8 = 0;
+/// How long, and for how many bytes, a client may finish sending what nobody reads any more.
+const LINGER: (Duration, usize) = (Duration::from_secs(1), 4 << 20);
 /// Longest line kept to be understood; `Content-Length` and `Transfer-Encoding` lines that matter are far shorter.
 const LINE: usize = 64;
 
@@ -54,7 +59,11 @@ enum State {
 
 impl Default for Framing {
     fn default() -> Self {
-        Self { state: State::Head, line: Vec::with_capacity(LINE), head: Head::default() }
+        Self {
+            state: State::Head,
+            line: Vec::with_capacity(LINE),
+            head: Head::default(),
+        }
     }
 }
 
@@ -68,18 +77,27 @@ impl Framing {
                 State::Fixed(left) => {
                     let (step, left) = skip(left, bytes.len() - at);
                     at += step;
-                    self.state = if left == 0 { State::Head } else { State::Fixed(left) };
+                    self.state = if left == 0 {
+                        State::Head
+                    } else {
+                        State::Fixed(left)
+                    };
                 }
                 State::Chunk(left) => {
                     let (step, left) = skip(left, bytes.len() - at);
                     at += step;
-                    self.state = if left == 0 { State::ChunkSize } else { State::Chunk(left) };
+                    self.state = if left == 0 {
+                        State::ChunkSize
+                    } else {
+                        State::Chunk(left)
+                    };
                 }
                 State::Head | State::ChunkSize | State::Trailers => {
                     let end = memchr::memchr(b'\n', &bytes[at..]).map(|found| at + found + 1);
                     let part = at..end.unwrap_or(bytes.len());
                     let room = LINE.saturating_sub(self.line.len());
-                    self.line.extend_from_slice(&bytes[part.start..part.end.min(part.start + room)]);
+                    self.line
+                        .extend_from_slice(&bytes[part.start..part.end.min(part.start + room)]);
                     at = part.end;
                     if end.is_some() && !self.line_ended() {
                         bytes[at - 1] = SPOILED;
@@ -88,6 +106,11 @@ impl Framing {
                 }
             }
         }
+    }
+
+    /// Whether the client is in the middle of sending something.
+    fn unfinished(&self) -> bool {
+        self.state != State::Head || self.head.lines > 0
     }
 
     /// Takes a whole line; `false` when the message must be refused.
@@ -143,10 +166,15 @@ impl Head {
             self.upgrade = line.starts_with(b"CONNECT ");
             return true;
         }
-        let Some(colon) = memchr::memchr(b':', line) else { return true };
+        let Some(colon) = memchr::memchr(b':', line) else {
+            return true;
+        };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
-            self.length = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok()).or(Some(0));
+            self.length = std::str::from_utf8(value)
+                .ok()
+                .and_then(|value| value.parse().ok())
+                .or(Some(0));
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             self.chunked = true;
         } else if name.eq_ignore_ascii_case(b"upgrade") {
@@ -169,15 +197,46 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
 }
 
 /// A client connection whose HTTP/1 framing is watched.
+///
+/// It also closes in good order: a client that is told 413 in the middle of its upload would get a reset instead of the
+/// answer if we closed with its bytes unread, so for a moment what it sends is read and thrown away.
 #[derive(Debug)]
 pub(crate) struct Guarded<S> {
     io: S,
     framing: Framing,
+    linger: Option<Linger>,
+}
+
+#[derive(Debug)]
+struct Linger {
+    until: Pin<Box<Sleep>>,
+    left: usize,
 }
 
 impl<S> Guarded<S> {
     pub(crate) fn new(io: S) -> Self {
-        Self { io, framing: Framing::default() }
+        Self {
+            io,
+            framing: Framing::default(),
+            linger: None,
+        }
+    }
+}
+
+impl Linger {
+    fn poll<S: AsyncRead + Unpin>(&mut self, io: &mut S, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [0; 4096];
+        while self.left > 0 {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut *io).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    self.left = self.left.saturating_sub(buf.filled().len());
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return self.until.as_mut().poll(cx),
+            }
+        }
+        Poll::Ready(())
     }
 }
 
@@ -194,8 +253,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -216,7 +279,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let this = &mut *self;
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            if !this.framing.unfinished() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let linger = this.linger.get_or_insert_with(|| Linger {
+            until: Box::pin(sleep(LINGER.0)),
+            left: LINGER.1,
+        });
+        linger.poll(&mut this.io, cx).map(Ok)
     }
 }
 
@@ -247,23 +321,37 @@ mod tests {
         ];
         for input in bad {
             for step in [1, 2, 3, 7, 16, 1000] {
-                assert!(spoiled(input, step), "{step}: {}", String::from_utf8_lossy(input));
+                assert!(
+                    spoiled(input, step),
+                    "{step}: {}",
+                    String::from_utf8_lossy(input)
+                );
             }
         }
     }
 
     #[test]
     fn sound_messages_pass_untouched_even_when_a_body_looks_like_a_head() {
-        let trap = b"\r\nPOST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let mut fixed = format!("POST / HTTP/1.1\r\ncontent-length: {}\r\n\r\n", trap.len()).into_bytes();
+        let trap =
+            b"\r\nPOST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let mut fixed =
+            format!("POST / HTTP/1.1\r\ncontent-length: {}\r\n\r\n", trap.len()).into_bytes();
         fixed.extend_from_slice(trap);
         fixed.extend_from_slice(b"GET / HTTP/1.1\r\n\r\n");
-        let mut chunked = format!("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n", trap.len()).into_bytes();
+        let mut chunked = format!(
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n",
+            trap.len()
+        )
+        .into_bytes();
         chunked.extend_from_slice(trap);
         chunked.extend_from_slice(b"\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n");
         for input in [&fixed[..], &chunked[..]] {
             for step in [1, 2, 3, 7, 16, 1000] {
-                assert!(!spoiled(input, step), "{step}: {}", String::from_utf8_lossy(input));
+                assert!(
+                    !spoiled(input, step),
+                    "{step}: {}",
+                    String::from_utf8_lossy(input)
+                );
             }
         }
     }

@@ -14,6 +14,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
+use telemetry::ConnectionSide;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -129,8 +130,15 @@ async fn connection(worker: Rc<Worker>, stream: TcpStream, from: IpAddr, signals
         tracing::debug!(%error, "a connection was gone at once");
         return;
     }
+    let _open = worker.metrics.connection(ConnectionSide::Client);
     let patience = worker.options.deadlines.client_header;
-    let mut client = Client { worker, port: signals.port.planned, tls: signals.port.tls, sni: None, address: from };
+    let mut client = Client {
+        worker,
+        port: signals.port.planned,
+        tls: signals.port.tls,
+        sni: None,
+        address: from,
+    };
     if !client.tls {
         let early = timeout(patience, speaks_http2(&stream));
         let http2 = tokio::select! {
@@ -148,7 +156,9 @@ async fn connection(worker: Rc<Worker>, stream: TcpStream, from: IpAddr, signals
         };
         return speak(client, stream, http2, &signals).await;
     }
-    let Some(config) = signals.port.certificates.load_full() else { return };
+    let Some(config) = signals.port.certificates.load_full() else {
+        return;
+    };
     let handshake = timeout(patience, TlsAcceptor::from(config).accept(stream));
     let stream = tokio::select! {
         biased;
@@ -189,7 +199,11 @@ async fn speak<S>(client: Client, stream: S, http2: bool, signals: &Signals)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if http2 { speak_h2(client, stream, signals).await } else { speak_h1(client, stream, signals).await }
+    if http2 {
+        speak_h2(client, stream, signals).await
+    } else {
+        speak_h1(client, stream, signals).await
+    }
 }
 
 async fn speak_h1<S>(client: Client, stream: S, signals: &Signals)

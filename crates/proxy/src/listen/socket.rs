@@ -15,19 +15,29 @@ const BACKLOG: i32 = 1024;
 ///
 /// # Errors
 /// When the address cannot be bound, which includes that somebody else listens there.
-pub(crate) fn bind(ip: IpAddr, port: u16, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+pub(crate) fn bind(
+    ip: IpAddr,
+    port: u16,
+    count: usize,
+) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     let first = open(SocketAddr::new(ip, port), false)?;
     let address = first.local_addr()?;
     if count <= 1 {
         return Ok((address, vec![first]));
     }
     drop(first);
-    let listeners = (0..count).map(|_| open(address, true)).collect::<io::Result<Vec<_>>>()?;
+    let listeners = (0..count)
+        .map(|_| open(address, true))
+        .collect::<io::Result<Vec<_>>>()?;
     Ok((address, listeners))
 }
 
 fn open(address: SocketAddr, share: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     // Connections of a former process in TIME_WAIT must not keep us from starting.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -51,7 +61,11 @@ mod tests {
         for count in [1, 3] {
             let (address, listeners) = bind(ip, 0, count).expect("a free port");
             assert_eq!(listeners.len(), count);
-            assert!(listeners.iter().all(|l| l.local_addr().expect("bound") == address));
+            assert!(
+                listeners
+                    .iter()
+                    .all(|l| l.local_addr().expect("bound") == address)
+            );
             let taken = bind(ip, address.port(), count).expect_err("in use");
             assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
         }

@@ -43,17 +43,29 @@ pub(crate) const STREAM_WINDOW: u32 = 64 << 10;
 /// The window of a whole HTTP/2 connection.
 pub(crate) const CONNECTION_WINDOW: u32 = 64 << 20;
 
-pub(super) async fn connect(endpoint: &Arc<Endpoint>, limit: Duration) -> Result<Link, ConnectError> {
-    timeout(limit, open(endpoint)).await.unwrap_or(Err(ConnectError::Timeout(limit)))
+pub(super) async fn connect(
+    endpoint: &Arc<Endpoint>,
+    limit: Duration,
+) -> Result<Link, ConnectError> {
+    timeout(limit, open(endpoint))
+        .await
+        .unwrap_or(Err(ConnectError::Timeout(limit)))
 }
 
 async fn open(endpoint: &Arc<Endpoint>) -> Result<Link, ConnectError> {
-    let tcp = TcpStream::connect(endpoint.address()).await.map_err(ConnectError::Tcp)?;
+    let tcp = TcpStream::connect(endpoint.address())
+        .await
+        .map_err(ConnectError::Tcp)?;
     tcp.set_nodelay(true).map_err(ConnectError::Tcp)?;
     let http2 = endpoint.protocol() == AppProtocol::H2c;
-    let Some(tls) = endpoint.tls() else { return handshake(TokioIo::new(tcp), http2).await };
+    let Some(tls) = endpoint.tls() else {
+        return handshake(TokioIo::new(tcp), http2).await;
+    };
     let connector = TlsConnector::from(tls.config().clone());
-    let stream = connector.connect(tls.name().clone(), tcp).await.map_err(ConnectError::Tls)?;
+    let stream = connector
+        .connect(tls.name().clone(), tcp)
+        .await
+        .map_err(ConnectError::Tls)?;
     let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     handshake(TokioIo::new(stream), http2 || agreed).await
 }
@@ -76,14 +88,23 @@ where
                 tracing::debug!(%error, "a server's HTTP/2 connection ended");
             }
         });
-        return Ok(Link::H2 { sender, driver: Rc::new(Driver(task.abort_handle())) });
+        return Ok(Link::H2 {
+            sender,
+            driver: Rc::new(Driver(task.abort_handle())),
+        });
     }
-    let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(ConnectError::Http)?;
+    let (sender, connection) = http1::Builder::new()
+        .handshake(io)
+        .await
+        .map_err(ConnectError::Http)?;
     let task = tokio::task::spawn_local(async move {
         // Errors reach the exchange that has the connection; between exchanges they only mean that it is closed.
         if let Err(error) = connection.with_upgrades().await {
             tracing::trace!(%error, "a server's connection ended");
         }
     });
-    Ok(Link::H1 { sender, driver: Driver(task.abort_handle()) })
+    Ok(Link::H1 {
+        sender,
+        driver: Driver(task.abort_handle()),
+    })
 }

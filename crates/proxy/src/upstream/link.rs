@@ -73,9 +73,10 @@ impl Link {
     pub(super) fn share(&self) -> Option<Self> {
         match self {
             Self::H1 { .. } => None,
-            Self::H2 { sender, driver } => {
-                Some(Self::H2 { sender: sender.clone(), driver: driver.clone() })
-            }
+            Self::H2 { sender, driver } => Some(Self::H2 {
+                sender: sender.clone(),
+                driver: driver.clone(),
+            }),
         }
     }
 

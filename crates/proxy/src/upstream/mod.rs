@@ -63,7 +63,11 @@ struct Shelf {
 
 impl Upstreams {
     pub(crate) fn new(connect: Duration, idle: Duration) -> Self {
-        Self { shelves: RefCell::default(), connect, idle }
+        Self {
+            shelves: RefCell::default(),
+            connect,
+            idle,
+        }
     }
 
     /// Sends one request to `endpoint` and waits for the head of the answer. `request` makes the request; it is asked
@@ -89,7 +93,9 @@ impl Upstreams {
             }
         }
         let mut link = self.connect(endpoint).await?;
-        let Some(request) = request() else { return Err(ConnectError::Spent.into()) };
+        let Some(request) = request() else {
+            return Err(ConnectError::Spent.into());
+        };
         let answer = Self::attempt(&mut link, request, patience).await?;
         Ok((answer, link))
     }
@@ -148,16 +154,26 @@ impl Upstreams {
             return;
         }
         let mut shelves = self.shelves.borrow_mut();
-        shelves.entry(uid).or_default().idle.push((link, Instant::now()));
+        shelves
+            .entry(uid)
+            .or_default()
+            .idle
+            .push((link, Instant::now()));
     }
 
     /// Closes what has been idle for too long.
     pub(crate) fn sweep(&self) {
-        let Some(oldest) = Instant::now().checked_sub(self.idle) else { return };
+        let Some(oldest) = Instant::now().checked_sub(self.idle) else {
+            return;
+        };
         self.shelves.borrow_mut().retain(|_, shelf| {
             let stale = shelf.idle.partition_point(|(_, since)| *since < oldest);
             shelf.idle.drain(..stale);
-            if shelf.shared.as_ref().is_some_and(|(link, used)| link.is_closed() || (*used < oldest && link.is_alone())) {
+            if shelf
+                .shared
+                .as_ref()
+                .is_some_and(|(link, used)| link.is_closed() || (*used < oldest && link.is_alone()))
+            {
                 shelf.shared = None;
             }
             !shelf.idle.is_empty() || shelf.shared.is_some()
@@ -167,7 +183,11 @@ impl Upstreams {
     /// Connections kept for later, for tests.
     #[cfg(test)]
     pub(crate) fn kept(&self) -> usize {
-        self.shelves.borrow().values().map(|shelf| shelf.idle.len()).sum()
+        self.shelves
+            .borrow()
+            .values()
+            .map(|shelf| shelf.idle.len())
+            .sum()
     }
 }
 
