@@ -51,7 +51,13 @@ pub struct Prices {
 
 impl Default for Prices {
     fn default() -> Self {
-        Self { theta_gain: 16.0, theta_max: 16.0, mu: 6.0, kappa: 1.5, w: 0.03 }
+        Self {
+            theta_gain: 16.0,
+            theta_max: 16.0,
+            mu: 6.0,
+            kappa: 1.5,
+            w: 0.03,
+        }
     }
 }
 

@@ -31,7 +31,15 @@ pub struct Coefficients {
 
 impl Default for Coefficients {
     fn default() -> Self {
-        Self { c0: 1e-3, w_base: 6e-3, a: 22e-6, q: 0.33e-9, k_v: 0.05e-6, s: 10e-6, adapter_load: 0.5 }
+        Self {
+            c0: 1e-3,
+            w_base: 6e-3,
+            a: 22e-6,
+            q: 0.33e-9,
+            k_v: 0.05e-6,
+            s: 10e-6,
+            adapter_load: 0.5,
+        }
     }
 }
 

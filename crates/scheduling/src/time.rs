@@ -59,5 +59,9 @@ impl Sub for Time {
 /// A duration of `seconds`, with nonsense (negative, NaN, beyond a year) brought into range.
 pub(crate) fn seconds(seconds: f64) -> Duration {
     const YEAR: f64 = 365.0 * 86_400.0;
-    Duration::from_secs_f64(if seconds > 0.0 { seconds.min(YEAR) } else { 0.0 })
+    Duration::from_secs_f64(if seconds > 0.0 {
+        seconds.min(YEAR)
+    } else {
+        0.0
+    })
 }

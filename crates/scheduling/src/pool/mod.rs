@@ -1,60 +1,279 @@
 //! The state machine.
+//!
+//! A host calls [`Pool::arrive`] for each request and [`Pool::observe`] for each thing that happens, and after either,
+//! and at [`Pool::wake_at`], calls [`Pool::next`] until it returns `None`. Each ticket gets exactly one decision, unless
+//! it is abandoned before. From its dispatch to `Finished` or `Abandoned` a request is charged to one endpoint; what is
+//! charged is what is given back, whatever happens between.
 
+mod charge;
+mod decide;
+mod endpoint;
+mod observe;
+mod pass;
 mod view;
 
 pub use view::{EndpointView, Stats};
 
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
 use crate::config::Config;
+use crate::cost::Learned;
+use crate::criticality::{Queue, Turns, Waiting};
 use crate::decision::Decision;
 use crate::event::Event;
 use crate::id::{EndpointId, Ticket};
+use crate::policy::{self, Policy};
+use crate::prefix::Index;
 use crate::profile::EndpointProfile;
 use crate::request::Request;
 use crate::time::Time;
 
+use charge::Flight;
+use decide::Scratch;
+use endpoint::{Endpoint, Tier};
+
+/// How much more than its endpoints hold the index remembers, so that it notices what all of them have forgotten.
+const GHOSTS: u64 = 4;
+
 /// One pool of model servers.
 #[derive(Debug)]
 pub struct Pool {
+    config: Config,
+    seed: u64,
+    policy: Box<dyn Policy>,
+    slots: Vec<Slot>,
+    index: Index,
+    learned: Learned,
+    /// Arrived, not yet judged.
+    fresh: VecDeque<Waiting>,
+    queue: Queue,
+    turns: Turns,
+    flights: FxHashMap<Ticket, Flight>,
+    /// When the prefill of requests without a stream is presumed done.
+    presumed: BTreeSet<(Time, Ticket)>,
+    out: VecDeque<Decision>,
     next_ticket: u64,
+    dispatches: u64,
+    /// Something happened that may let a waiting request go.
+    dirty: bool,
+    now: Time,
+    wake: Option<Time>,
+    scratch: Scratch,
+}
+
+/// One index that endpoints have in turn.
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    endpoint: Option<Endpoint>,
 }
 
 impl Pool {
     /// An empty pool. Equal seeds and equal calls give equal decisions.
-    pub fn new(_config: Config, _seed: u64) -> Self {
-        Self { next_ticket: 0 }
+    pub fn new(config: Config, seed: u64) -> Self {
+        let policy = policy::of(config.policy);
+        Self::with_policy(config, seed, policy)
     }
 
-    /// An endpoint joins.
-    pub fn join(&mut self, _now: Time, _profile: EndpointProfile) -> EndpointId {
-        EndpointId { index: 0, generation: 0 }
+    /// An empty pool with a policy of one's own; `config.policy` is not used.
+    pub fn with_policy(config: Config, seed: u64, policy: Box<dyn Policy>) -> Self {
+        Self {
+            index: Index::new(config.index_blocks),
+            learned: Learned::new(&config),
+            config,
+            seed,
+            policy,
+            slots: Vec::new(),
+            fresh: VecDeque::new(),
+            queue: Queue::default(),
+            turns: Turns::default(),
+            flights: FxHashMap::default(),
+            presumed: BTreeSet::new(),
+            out: VecDeque::new(),
+            next_ticket: 0,
+            dispatches: 0,
+            dirty: false,
+            now: Time::ZERO,
+            wake: None,
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// An endpoint joins. Call `next` until it returns `None`: requests may have waited for it.
+    pub fn join(&mut self, now: Time, profile: EndpointProfile) -> EndpointId {
+        self.now = self.now.max(now);
+        let index = match self.slots.iter().position(|slot| slot.endpoint.is_none()) {
+            Some(index) => index,
+            None => {
+                self.slots.push(Slot::default());
+                self.slots.len() - 1
+            }
+        };
+        let slot = &mut self.slots[index];
+        let id = EndpointId {
+            index: index as u32,
+            generation: slot.generation,
+        };
+        slot.endpoint = Some(Endpoint::new(id, profile));
+        self.bound_index();
+        self.dirty = true;
+        id
     }
 
     /// A request arrives. Call `next` until it returns `None`.
-    pub fn arrive(&mut self, _now: Time, _request: Request) -> Ticket {
+    pub fn arrive(&mut self, now: Time, request: Request) -> Ticket {
+        self.now = self.now.max(now);
         self.next_ticket += 1;
-        Ticket(self.next_ticket)
+        let ticket = Ticket(self.next_ticket);
+        self.fresh
+            .push_back(Waiting::new(ticket, Arc::new(request), now));
+        ticket
     }
 
     /// Something happened. Call `next` until it returns `None`.
-    pub fn observe(&mut self, _now: Time, _event: Event<'_>) {}
+    pub fn observe(&mut self, now: Time, event: Event<'_>) {
+        self.now = self.now.max(now);
+        self.presume(now);
+        self.handle(now, event);
+        // Tokens in mid-stream make an endpoint a little dearer, never open.
+        self.dirty |= !matches!(event, Event::Progress { .. });
+    }
 
-    /// The next decision.
-    pub fn next(&mut self, _now: Time) -> Option<Decision> {
-        None
+    /// The next decision, if there is one to make now.
+    pub fn next(&mut self, now: Time) -> Option<Decision> {
+        self.now = self.now.max(now);
+        if self.out.is_empty() {
+            let due = self.wake.is_some_and(|wake| now >= wake);
+            if !self.fresh.is_empty() || (self.dirty && !self.queue.is_empty()) || due {
+                self.dirty |= due;
+                self.pass(now);
+            }
+        }
+        self.out.pop_front()
     }
 
     /// When to call `next` although nothing happened.
     pub fn wake_at(&self) -> Option<Time> {
-        None
+        let pending = !self.out.is_empty()
+            || !self.fresh.is_empty()
+            || (self.dirty && !self.queue.is_empty());
+        if pending { Some(self.now) } else { self.wake }
     }
 
-    /// One endpoint now.
-    pub fn endpoint(&self, _id: EndpointId) -> Option<EndpointView> {
-        None
+    /// One endpoint now, for status pages and metrics.
+    pub fn endpoint(&self, id: EndpointId) -> Option<EndpointView> {
+        self.view(self.now, id)
     }
 
-    /// The pool now.
+    /// The endpoints that joined and did not leave.
+    pub fn endpoints(&self) -> impl Iterator<Item = EndpointId> + '_ {
+        self.ids()
+    }
+
+    /// The pool now, for status pages and metrics.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        Stats {
+            endpoints: self.ids().count(),
+            ready: self.ready(self.now),
+            saturated: !self.any_open(self.now),
+            queued: self.queue.len() + self.fresh.len(),
+            queued_by_priority: self.queue.by_priority(),
+            in_flight: self.flights.len(),
+            index_blocks: self.index.blocks(),
+            index_runs: self.index.runs(),
+            index_bytes: self.index.bytes(),
+            hit_ratio: self.learned.hit_ratio(),
+            hit_confirmed: self.learned.hit_confirmed(),
+            theta: self.learned.theta(&self.config.prices),
+            output_tokens: self.learned.output(None),
+            prompt_scale: self.learned.scale(),
+        }
+    }
+
+    fn view(&self, now: Time, id: EndpointId) -> Option<EndpointView> {
+        let it = self.endpoint_ref(id)?;
+        let ttl = self.config.scrape_ttl;
+        let shared = (self.index.pinned_blocks(id.index()) as f64 * self.tokens_per_block()) as u64;
+        let (used, capacity) = (it.space.used(shared, now, ttl), it.capacity(&self.config));
+        Some(EndpointView {
+            id,
+            in_flight: it.depth.in_flight,
+            decoding: it.depth.decoding,
+            pending_tokens: it.depth.pending_tokens,
+            pending_seconds: it.depth.pending_nanos as f64 * 1e-9,
+            waiting: it.depth.waiting(now, ttl),
+            running: it.depth.running(),
+            kv_used_tokens: used,
+            kv_capacity_tokens: capacity,
+            kv_usage: used as f64 / capacity as f64,
+            health: it.monitor.health(),
+            draining: it.is_draining(now),
+            open: it.open(now, &self.config),
+            adapters: it.adapters.resident(),
+            cached_blocks: self.index.cached_blocks(id.index()),
+            scrape_age: it.last_scrape.map(|at| now - at),
+        })
+    }
+
+    fn ids(&self) -> impl Iterator<Item = EndpointId> + '_ {
+        self.slots
+            .iter()
+            .filter_map(|slot| slot.endpoint.as_ref())
+            .map(|endpoint| endpoint.id)
+    }
+
+    fn endpoint_ref(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.slots
+            .get(id.index())
+            .filter(|slot| slot.generation == id.generation)?
+            .endpoint
+            .as_ref()
+    }
+
+    fn endpoint_mut(&mut self, id: EndpointId) -> Option<&mut Endpoint> {
+        self.slots
+            .get_mut(id.index())
+            .filter(|slot| slot.generation == id.generation)?
+            .endpoint
+            .as_mut()
+    }
+
+    /// Endpoints that may get requests.
+    fn ready(&self, now: Time) -> usize {
+        let endpoints = self.slots.iter().filter_map(|slot| slot.endpoint.as_ref());
+        endpoints
+            .filter(|endpoint| endpoint.tier(now).is_some())
+            .count()
+    }
+
+    /// Whether one of the endpoints that would be used now is open.
+    fn any_open(&self, now: Time) -> bool {
+        let mut best: Option<(Tier, bool)> = None;
+        for endpoint in self.slots.iter().filter_map(|slot| slot.endpoint.as_ref()) {
+            let Some(tier) = endpoint.tier(now) else {
+                continue;
+            };
+            let open = endpoint.open(now, &self.config);
+            best = match best {
+                Some((other, any)) if other == tier => Some((tier, any || open)),
+                Some(other) if other.0 < tier => Some(other),
+                _ => Some((tier, open)),
+            };
+        }
+        best.is_some_and(|(_, open)| open)
+    }
+
+    /// The index remembers what a few fleets hold, within its bound.
+    fn bound_index(&mut self) {
+        let endpoints = self.slots.iter().filter_map(|slot| slot.endpoint.as_ref());
+        let tokens: u64 = endpoints
+            .map(|endpoint| endpoint.capacity(&self.config))
+            .sum();
+        let blocks = GHOSTS.saturating_mul(tokens) / u64::from(self.config.block_tokens.max(1));
+        self.index
+            .set_bound(self.config.index_blocks.min(blocks as usize));
     }
 }
