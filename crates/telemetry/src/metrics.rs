@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::families::{self as f, Counters, FloatGauge, Gauges, Labels};
+use crate::families::{self as f, Counters, FloatGauge, Labels};
 use crate::owners::Owners;
 use crate::pools::{PoolSnapshot, Pools};
 use crate::record::ExchangeRecord;
@@ -57,8 +58,8 @@ pub struct Metrics {
     shed: Counters,
     scrape_failures: Counters,
     rewrites: Vec<Counters>,
-    reload_failures: Counters,
-    reload_ok: Gauges,
+    reload_failures: Counter,
+    reload_ok: FloatGauge,
     connections: [FloatGauge; 2],
     owners: Arc<Owners>,
     hooks: Mutex<Vec<Hook>>,
@@ -74,26 +75,29 @@ struct Decisions {
 
 impl Decisions {
     fn new(r: &mut Registry, prefix: &str) -> Self {
-        let duration = f::histograms(
-            r,
+        let duration = Histogram::new(f::DECISION.iter().copied());
+        let help = "Time a decision took, waiting left out";
+        r.register(
             format!("{prefix}_scheduler_e2e_duration_seconds"),
-            "Time a decision took, waiting left out",
-            f::DECISION,
+            help,
+            duration.clone(),
         );
-        let hit_ratio = f::histograms(
-            r,
+        let hit_ratio = Histogram::new(f::RATIO.iter().copied());
+        let help = "Share of the prompt predicted to be cached on the picked server";
+        r.register(
             format!("{prefix}_prefix_indexer_hit_ratio"),
-            "Share of the prompt predicted to be cached on the picked server",
-            f::RATIO,
+            help,
+            hit_ratio.clone(),
+        );
+        let attempts = f::counters(
+            r,
+            format!("{prefix}_scheduler_attempts"),
+            "Decisions by result",
         );
         Self {
-            duration: duration.get_or_create(&Labels::new()).clone(),
-            attempts: f::counters(
-                r,
-                format!("{prefix}_scheduler_attempts"),
-                "Decisions by result",
-            ),
-            hit_ratio: hit_ratio.get_or_create(&Labels::new()).clone(),
+            duration,
+            attempts,
+            hit_ratio,
         }
     }
 }
@@ -132,6 +136,20 @@ impl Metrics {
                 .clone()
         };
         build_info(r, &prefixes);
+        let reload_failures = Counter::default();
+        let help = "Configurations that did not load";
+        r.register(
+            "pointsman_config_reload_failures",
+            help,
+            reload_failures.clone(),
+        );
+        let reload_ok = FloatGauge::default();
+        reload_ok.set(1.0);
+        r.register(
+            "pointsman_config_last_reload_successful",
+            "1: the last reload succeeded",
+            reload_ok.clone(),
+        );
         let metrics = Self {
             requests: Requests::new(r, names, owners.clone()),
             pools: Pools::new(r, names, owners.clone()),
@@ -159,23 +177,13 @@ impl Metrics {
                     )
                 })
                 .collect(),
-            reload_failures: f::counters(
-                r,
-                "pointsman_config_reload_failures",
-                "Configurations that did not load",
-            ),
-            reload_ok: f::gauges(
-                r,
-                "pointsman_config_last_reload_successful",
-                "1: the last reload succeeded",
-            ),
+            reload_failures,
+            reload_ok,
             connections: [side("client"), side("server")],
             owners,
             hooks: Mutex::default(),
             registry,
         };
-        drop(metrics.reload_failures.get_or_create(&Labels::new()));
-        metrics.reload_ok.get_or_create(&Labels::new()).set(1.0);
         Arc::new(metrics)
     }
 
@@ -245,11 +253,9 @@ impl Metrics {
 
     /// A configuration was loaded, or was not.
     pub fn config_reloaded(&self, ok: bool) {
-        self.reload_ok
-            .get_or_create(&Labels::new())
-            .set(f64::from(u8::from(ok)));
+        self.reload_ok.set(f64::from(u8::from(ok)));
         if !ok {
-            self.reload_failures.get_or_create(&Labels::new()).inc();
+            self.reload_failures.inc();
         }
     }
 

@@ -6,7 +6,7 @@ use prometheus_client::registry::Registry;
 use rustc_hash::FxHashSet;
 
 use crate::Names;
-use crate::families::{self as f, Gauges, Labels};
+use crate::families::{self as f, FloatGauge, Gauges, Labels};
 use crate::owners::Owners;
 
 /// A pool at one moment.
@@ -68,11 +68,25 @@ struct PoolFamilies {
     ready: Gauges,
     endpoint_queue: Gauges,
     flow_queue: Gauges,
-    index_size: Gauges,
+    /// The inference extension knows one index for all pools, llm-d one for each.
+    index_size: IndexSize,
+}
+
+#[derive(Debug)]
+enum IndexSize {
+    One(FloatGauge),
+    Each(Gauges),
 }
 
 impl PoolFamilies {
     fn gaie(r: &mut Registry) -> Self {
+        let index_size = FloatGauge::default();
+        let help = "Blocks in the prefix index";
+        r.register(
+            "inference_extension_prefix_indexer_size",
+            help,
+            index_size.clone(),
+        );
         Self {
             llmd: false,
             kv_usage: f::gauges(
@@ -101,11 +115,7 @@ impl PoolFamilies {
                 "inference_extension_flow_control_queue_size",
                 "Requests waiting in flow control",
             ),
-            index_size: f::gauges(
-                r,
-                "inference_extension_prefix_indexer_size",
-                "Blocks in the prefix index",
-            ),
+            index_size: IndexSize::One(index_size),
         }
     }
 
@@ -142,11 +152,11 @@ impl PoolFamilies {
                 "llm_d_epp_flow_control_queue_size",
                 "Requests waiting in flow control",
             ),
-            index_size: f::gauges(
+            index_size: IndexSize::Each(f::gauges(
                 r,
                 "llm_d_epp_prefix_indexer_size",
                 "Blocks in the prefix index",
-            ),
+            )),
         }
     }
 
@@ -166,15 +176,13 @@ impl PoolFamilies {
             name(),
             pool.endpoints.iter().filter(|e| e.ready).count() as f64,
         );
-        let index_labels = if self.llmd {
-            vec![
+        if let IndexSize::Each(family) = &self.index_size {
+            let labels = vec![
                 ("plugin_name", pool.name.clone()),
                 ("plugin_type", "prefix-index".into()),
-            ]
-        } else {
-            Vec::new()
-        };
-        set.pool(&self.index_size, index_labels, pool.index_blocks as f64);
+            ];
+            set.pool(family, labels, pool.index_blocks as f64);
+        }
         for (priority, size) in &pool.queued {
             let labels = vec![
                 ("fairness_id", "".into()),
@@ -308,6 +316,13 @@ impl Pools {
             .prune(|pool, endpoint| alive.contains(&(pool, endpoint)));
         for pool in pools {
             self.set_pool(pool);
+        }
+        if let Some(PoolFamilies {
+            index_size: IndexSize::One(gauge),
+            ..
+        }) = &self.gaie
+        {
+            gauge.set(pools.iter().map(|pool| pool.index_blocks as f64).sum());
         }
         removed
     }

@@ -1,6 +1,6 @@
 //! OpenTelemetry's families.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
@@ -57,9 +57,15 @@ impl GenAiFamilies {
     }
 }
 
+/// The handles of one combination.
 #[derive(Debug)]
 pub(super) struct GenAi {
     labels: Labels,
+    served: OnceLock<Served>,
+}
+
+#[derive(Debug)]
+struct Served {
     server_duration: Histogram,
     client_duration: Histogram,
     first_token: Histogram,
@@ -68,13 +74,25 @@ pub(super) struct GenAi {
     output: Histogram,
 }
 
+impl Served {
+    fn new(families: &GenAiFamilies, labels: &Labels) -> Self {
+        let ok = with(labels, "error_type", "");
+        Self {
+            server_duration: histogram(&families.server_duration, &ok),
+            client_duration: histogram(&families.client_duration, &ok),
+            first_token: histogram(&families.first_token, labels),
+            per_token: histogram(&families.per_token, labels),
+            input: histogram(&families.usage, &with(labels, "gen_ai_token_type", "input")),
+            output: histogram(
+                &families.usage,
+                &with(labels, "gen_ai_token_type", "output"),
+            ),
+        }
+    }
+}
+
 impl GenAi {
-    pub(super) fn new(
-        families: &GenAiFamilies,
-        key: &Key<'_>,
-        model: &Arc<str>,
-        target: &Arc<str>,
-    ) -> Self {
+    pub(super) fn new(key: &Key<'_>, model: &Arc<str>, target: &Arc<str>) -> Self {
         let labels: Labels = vec![
             ("gen_ai_operation_name", key.operation.into()),
             ("gen_ai_provider_name", key.provider.into()),
@@ -82,21 +100,9 @@ impl GenAi {
             ("gen_ai_request_model", target.clone()),
             ("gen_ai_response_model", target.clone()),
         ];
-        let ok = with(&labels, "error_type", "");
         Self {
-            server_duration: histogram(&families.server_duration, &ok),
-            client_duration: histogram(&families.client_duration, &ok),
-            first_token: histogram(&families.first_token, &labels),
-            per_token: histogram(&families.per_token, &labels),
-            input: histogram(
-                &families.usage,
-                &with(&labels, "gen_ai_token_type", "input"),
-            ),
-            output: histogram(
-                &families.usage,
-                &with(&labels, "gen_ai_token_type", "output"),
-            ),
             labels,
+            served: OnceLock::new(),
         }
     }
 
@@ -108,24 +114,30 @@ impl GenAi {
     ) {
         let seconds = r.duration.as_secs_f64();
         if let Some(code) = failure {
-            let labels = with(&self.labels, "error_type", code);
-            families
-                .server_duration
-                .get_or_create(&labels)
-                .observe(seconds);
-            families
-                .client_duration
-                .get_or_create(&labels)
-                .observe(seconds);
+            // A client's mistake about a model that was never served must not make buckets.
+            if r.status >= 500 || self.served.get().is_some() {
+                let labels = with(&self.labels, "error_type", code);
+                families
+                    .server_duration
+                    .get_or_create(&labels)
+                    .observe(seconds);
+                families
+                    .client_duration
+                    .get_or_create(&labels)
+                    .observe(seconds);
+            }
             return;
         }
-        self.server_duration.observe(seconds);
-        self.client_duration.observe(seconds);
-        observe(&self.first_token, r.ttft.map(|t| t.as_secs_f64()));
-        observe(&self.per_token, r.time_per_output_token());
+        let served = self
+            .served
+            .get_or_init(|| Served::new(families, &self.labels));
+        served.server_duration.observe(seconds);
+        served.client_duration.observe(seconds);
+        observe(&served.first_token, r.ttft.map(|t| t.as_secs_f64()));
+        observe(&served.per_token, r.time_per_output_token());
         if let Some(usage) = r.usage {
-            self.input.observe(f64::from(usage.prompt));
-            self.output.observe(f64::from(usage.completion));
+            served.input.observe(f64::from(usage.prompt));
+            served.output.observe(f64::from(usage.completion));
         }
     }
 }

@@ -138,7 +138,7 @@ impl Requests {
         let series = self.series(&Key::of(r));
         if !r.model.is_empty() {
             for (objective, families) in series.objectives.iter().zip(&self.objectives) {
-                objective.record(r, failure, families);
+                objective.record(r, failure, families, &self.owners);
             }
             if let (Some(genai), Some(families)) = (&series.genai, &self.genai) {
                 genai.record(r, failure, families);
@@ -227,7 +227,7 @@ impl Requests {
         let named = !key.model.is_empty();
         let objective = |families: &ObjectiveFamilies| {
             let labels = families.labels(&model, &target, &fairness, key.priority);
-            Objective::new(families, labels, key.stream, &pool, &self.owners)
+            Objective::new(families, labels, key.stream, &pool)
         };
         Series {
             objectives: if named {
@@ -239,7 +239,7 @@ impl Requests {
                 .genai
                 .as_ref()
                 .filter(|_| named)
-                .map(|families| GenAi::new(families, key, &model, &target)),
+                .map(|_| GenAi::new(key, &model, &target)),
             own: Own::new(&self.own, &pool, key.priority, &self.owners),
             pool,
             model,

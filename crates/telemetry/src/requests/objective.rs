@@ -1,13 +1,15 @@
 //! The request families of the inference extension and of llm-d.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::ExchangeRecord;
-use crate::families::{self as f, Counters, Gauges, Histograms, Labels, counter, histogram, with};
+use crate::families::{
+    self as f, Counters, Gauges, Histograms, Labels, counter, histogram, owned_histogram, with,
+};
 use crate::owners::Owners;
 
 /// The request families of the inference extension or of llm-d, which differ in names, bounds and labels.
@@ -203,11 +205,22 @@ impl ObjectiveFamilies {
     }
 }
 
-/// The handles of one combination in [`ObjectiveFamilies`].
+/// The handles of one combination in [`ObjectiveFamilies`]. Histograms are made with the first success: a client that
+/// asks for models nobody serves leaves counters behind, which are cheap, and no buckets.
 #[derive(Debug)]
 pub(super) struct Objective {
     labels: Labels,
+    pool: Arc<str>,
+    stream: bool,
     requests: Counter,
+    served: OnceLock<Served>,
+    /// By outcome: dispatched, rejected.
+    queued: [OnceLock<Histogram>; 2],
+}
+
+/// The handles of requests that were served.
+#[derive(Debug)]
+struct Served {
     duration: Histogram,
     normalized: Histogram,
     ttft: Histogram,
@@ -218,10 +231,29 @@ pub(super) struct Objective {
     input: Histogram,
     output: Histogram,
     cached: Histogram,
-    /// By outcome: dispatched, rejected.
-    queued: [Histogram; 2],
-    /// Whether time per output token is of streams only.
-    streams_only: bool,
+}
+
+impl Served {
+    fn new(families: &ObjectiveFamilies, labels: &Labels, stream: bool) -> Self {
+        let streaming = if stream { "true" } else { "false" };
+        let ttft_labels = if families.llmd {
+            with(labels, "streaming", streaming)
+        } else {
+            labels.clone()
+        };
+        Self {
+            duration: histogram(&families.duration, labels),
+            normalized: histogram(&families.normalized, labels),
+            ttft: histogram(&families.ttft, &ttft_labels),
+            tpot: histogram(&families.tpot, labels),
+            predicted_ttft: histogram(&families.predicted_ttft, labels),
+            request_bytes: histogram(&families.request_bytes, labels),
+            response_bytes: histogram(&families.response_bytes, labels),
+            input: histogram(&families.input, labels),
+            output: histogram(&families.output, labels),
+            cached: histogram(&families.cached, labels),
+        }
+    }
 }
 
 impl Objective {
@@ -230,35 +262,14 @@ impl Objective {
         labels: Labels,
         stream: bool,
         pool: &Arc<str>,
-        owners: &Owners,
     ) -> Self {
-        let ttft_labels = if families.llmd {
-            with(&labels, "streaming", if stream { "true" } else { "false" })
-        } else {
-            labels.clone()
-        };
-        let queued = ["Dispatched", "Rejected"].map(|outcome| {
-            let labels = with(&with(&labels, "outcome", outcome), "inference_pool", pool);
-            let handle = histogram(&families.queued, &labels);
-            let family = families.queued.clone();
-            owners.keep(pool, &Arc::from(""), move || family.remove(&labels));
-            handle
-        });
         Self {
             requests: counter(&families.requests, &labels),
-            duration: histogram(&families.duration, &labels),
-            normalized: histogram(&families.normalized, &labels),
-            ttft: histogram(&families.ttft, &ttft_labels),
-            tpot: histogram(&families.tpot, &labels),
-            predicted_ttft: histogram(&families.predicted_ttft, &labels),
-            request_bytes: histogram(&families.request_bytes, &labels),
-            response_bytes: histogram(&families.response_bytes, &labels),
-            input: histogram(&families.input, &labels),
-            output: histogram(&families.output, &labels),
-            cached: histogram(&families.cached, &labels),
-            queued,
-            streams_only: families.llmd,
             labels,
+            pool: pool.clone(),
+            stream,
+            served: OnceLock::new(),
+            queued: [OnceLock::new(), OnceLock::new()],
         }
     }
 
@@ -267,11 +278,12 @@ impl Objective {
         r: &ExchangeRecord<'_>,
         failure: Option<&'static str>,
         families: &ObjectiveFamilies,
+        owners: &Owners,
     ) {
         self.requests.inc();
-        self.request_bytes.observe(r.request_bytes as f64);
         if !r.queued.is_zero() {
-            self.queued[usize::from(r.endpoint.is_empty())].observe(r.queued.as_secs_f64());
+            self.queued(r.endpoint.is_empty(), families, owners)
+                .observe(r.queued.as_secs_f64());
         }
         if let Some(code) = failure {
             families
@@ -280,22 +292,39 @@ impl Objective {
                 .inc();
             return;
         }
+        let served = self
+            .served
+            .get_or_init(|| Served::new(families, &self.labels, self.stream));
         let seconds = r.duration.as_secs_f64();
-        self.duration.observe(seconds);
-        self.response_bytes.observe(r.response_bytes as f64);
-        observe(&self.ttft, r.ttft.map(|t| t.as_secs_f64()));
-        observe(&self.predicted_ttft, r.predicted_ttft);
-        if r.stream || !self.streams_only {
-            observe(&self.tpot, r.time_per_output_token());
+        served.duration.observe(seconds);
+        served.request_bytes.observe(r.request_bytes as f64);
+        served.response_bytes.observe(r.response_bytes as f64);
+        observe(&served.ttft, r.ttft.map(|t| t.as_secs_f64()));
+        observe(&served.predicted_ttft, r.predicted_ttft);
+        if r.stream || !families.llmd {
+            observe(&served.tpot, r.time_per_output_token());
         }
         let Some(usage) = r.usage else { return };
-        self.input.observe(f64::from(usage.prompt));
-        self.output.observe(f64::from(usage.completion));
-        observe(&self.cached, usage.cached.map(f64::from));
+        served.input.observe(f64::from(usage.prompt));
+        served.output.observe(f64::from(usage.completion));
+        observe(&served.cached, usage.cached.map(f64::from));
         if usage.completion > 0 {
-            self.normalized
+            served
+                .normalized
                 .observe(seconds / f64::from(usage.completion));
         }
+    }
+
+    fn queued(&self, rejected: bool, families: &ObjectiveFamilies, owners: &Owners) -> &Histogram {
+        self.queued[usize::from(rejected)].get_or_init(|| {
+            let outcome = if rejected { "Rejected" } else { "Dispatched" };
+            let labels = with(
+                &with(&self.labels, "outcome", outcome),
+                "inference_pool",
+                &self.pool,
+            );
+            owned_histogram(&families.queued, labels, &self.pool, owners)
+        })
     }
 }
 
