@@ -74,7 +74,7 @@ mod tests {
         let mut table = StateTable::default();
         table.remember(Time::ZERO, "resp_1", 7);
         assert_eq!(
-            table.owner(Time::ZERO + TTL - Duration::from_secs(1), "resp_1"),
+            table.owner(Time::ZERO + (TTL - Duration::from_secs(1)), "resp_1"),
             Some(7)
         );
         assert_eq!(table.owner(Time::ZERO + TTL, "resp_1"), None);
