@@ -196,12 +196,23 @@ pub(super) fn stand_in(
         "Gateway",
         format!("none is described: all pools are served on port {port} by model name"),
     );
-    let backend = Backend {
-        weight: 1,
-        target: Target::ByModel(Arc::from(keys)),
-        filters: Vec::new(),
+    let open: Vec<_> = keys
+        .iter()
+        .filter(|key| resolver.closed(key).is_none())
+        .cloned()
+        .collect();
+    let target = match keys.iter().find_map(|key| resolver.closed(key)) {
+        Some(problem) if open.is_empty() => Target::Invalid(problem.message.clone()),
+        _ => Target::ByModel(Arc::from(open)),
     };
-    let rule = urls::catch_all("InferencePools", vec![backend]);
+    let rule = urls::catch_all(
+        "InferencePools",
+        vec![Backend {
+            weight: 1,
+            target,
+            filters: Vec::new(),
+        }],
+    );
     out.plan
         .ports
         .insert(port, urls::open_port(port, "pools", rule));

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
-    BackendObjectRef, INFERENCE_X_GROUP, InferencePool, ObjectKey, Objects, Protocol, Service,
-    ServicePort, ServiceType,
+    BackendObjectRef, INFERENCE_X_GROUP, InferencePool, ObjectKey, Objects, Protocol, Resource,
+    Service, ServicePort, ServiceType,
 };
 
 use super::conditions::Problem;
@@ -86,7 +86,7 @@ impl<'a> Resolver<'a> {
     pub(super) fn resolve(&mut self, from: Referrer<'_>, reference: &BackendObjectRef) -> Resolved {
         match self.pool_of(from, reference) {
             Ok(key) => {
-                let closed = self.built.get(&key).and_then(|pool| pool.closed.as_ref());
+                let closed = self.closed(&key);
                 let target = match closed {
                     Some(problem) => Target::Invalid(problem.message.clone()),
                     None => Target::Pool(key.clone()),
@@ -258,9 +258,25 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// Says which InferencePools no route leads to.
+    pub(super) fn note_unreached(&self, out: &mut Outcome) {
+        let pools = self.builder.objects.inference_pools();
+        for pool in pools.filter(|pool| !self.usage.contains_key(&pools::pool_key(pool))) {
+            out.note(pool.key(), "no route of a Gateway leads here");
+        }
+    }
+
+    /// Why a pool that was built must not be reached.
+    pub(super) fn closed(&self, key: &PoolKey) -> Option<&Problem> {
+        self.built.get(key)?.closed.as_ref()
+    }
+
     /// All pools that were built and who uses them; what was noticed goes to `out`.
     pub(super) fn finish(self, out: &mut Outcome) -> (BTreeMap<PoolKey, BuiltPool>, AllUsage) {
         out.notes.extend(self.notes.notes);
+        if self.builder.mode == Mode::Files {
+            out.statuses.extend(self.builder.policies.dangling());
+        }
         for key in self.imports {
             let generation = self
                 .builder

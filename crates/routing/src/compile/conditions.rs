@@ -150,7 +150,7 @@ pub(super) fn pools(
 ) {
     for (key, parents) in usage {
         let Some(pool) = built.get(key) else { continue };
-        policies(pool, parents.keys().flatten(), out);
+        policies(pool, parents.keys(), out);
         let Some(object) = &pool.object else { continue };
         for (parent, usage) in parents {
             let accepted = positive(
@@ -171,14 +171,13 @@ pub(super) fn pools(
 /// Conditions of the BackendTLSPolicies of a pool, for each Gateway that reaches it.
 fn policies<'p>(
     pool: &BuiltPool,
-    gateways: impl Iterator<Item = &'p ParentKey> + Clone,
+    gateways: impl Iterator<Item = &'p Option<ParentKey>> + Clone,
     out: &mut Outcome,
 ) {
     for policy in &pool.policies {
         for gateway in gateways.clone() {
-            let said = |status: &ObjectStatus| {
-                status.object == policy.key && status.parent.as_ref() == Some(gateway)
-            };
+            let said =
+                |status: &ObjectStatus| status.object == policy.key && status.parent == *gateway;
             if out.statuses.iter().any(said) {
                 continue;
             }
@@ -188,10 +187,11 @@ fn policies<'p>(
                 policy.unresolved.as_ref(),
                 policy.generation,
             );
-            out.statuses.push(
-                ObjectStatus::of(policy.key.clone(), vec![accepted, resolved])
-                    .under(gateway.clone()),
-            );
+            let status = ObjectStatus::of(policy.key.clone(), vec![accepted, resolved]);
+            out.statuses.push(ObjectStatus {
+                parent: gateway.clone(),
+                ..status
+            });
         }
     }
 }

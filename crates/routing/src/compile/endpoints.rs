@@ -93,6 +93,11 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// Whether there is no server.
+    pub(super) fn is_empty(&self) -> bool {
+        self.servers.is_empty()
+    }
+
     /// The servers, sorted.
     pub(super) fn servers(&self) -> Vec<EndpointSpec> {
         self.servers.values().cloned().collect()

@@ -25,6 +25,7 @@ mod grants;
 mod listeners;
 mod matches;
 mod models;
+mod picker;
 mod pools;
 mod route;
 mod tls;
@@ -164,7 +165,9 @@ pub fn compile(objects: &Objects, options: &CompileOptions) -> Compiled {
         };
         stage.attach(&view, &compiled);
     }
-    if claims.is_empty() && options.mode == Mode::Files {
+    if options.mode == Mode::Files && !claims.is_empty() {
+        resolver.note_unreached(&mut out);
+    } else if options.mode == Mode::Files {
         assemble::stand_in(
             objects,
             options.default_listen_port,

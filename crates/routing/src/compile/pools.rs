@@ -1,19 +1,16 @@
-//! Pools: InferencePools and ports of Services, with their servers, TLS and picker.
+//! Pools: InferencePools and ports of Services, with their servers and TLS.
 
 use std::sync::Arc;
 
-use api::inference::{AppProtocol as PoolProtocol, DEFAULT_PICKER_PORT};
-use api::{
-    EndpointPickerRef, FailureMode, INFERENCE_X_GROUP, InferencePool, ObjectKey, Objects, Resource,
-    Service, ServicePort, ServiceType,
-};
+use api::inference::AppProtocol as PoolProtocol;
+use api::{INFERENCE_X_GROUP, InferencePool, ObjectKey, Objects, Resource, Service, ServicePort};
 
 use super::conditions::{Problem, generation};
 use super::endpoints::Slices;
 use super::models::Tables;
 use super::tls::{Policies, PolicyUse, TlsTarget};
 use super::{Mode, Outcome};
-use crate::plan::{AppProtocol, Picker, PickerTls, PoolKey, PoolKind, PoolSpec, UpstreamTls};
+use crate::plan::{AppProtocol, Picker, PoolKey, PoolKind, PoolSpec, UpstreamTls};
 
 /// A pool of the plan and what is to be said about its object.
 pub(super) struct BuiltPool {
@@ -75,8 +72,9 @@ impl Builder<'_> {
             section: "",
         };
         let tls = self.policies.find(target);
-        let (picker, problem) = self.picker(pool, out);
+        let picked = self.picker(pool, out);
         let (upstream, closed) = split(tls.tls);
+        self.notes(pool, found.is_empty(), out);
         let spec = PoolSpec {
             key: pool_key(pool),
             endpoints: found.servers(),
@@ -85,16 +83,32 @@ impl Builder<'_> {
                 PoolProtocol::Http | PoolProtocol::Unknown(_) => AppProtocol::Http,
             },
             tls: upstream,
-            picker,
+            picker: picked.picker,
             models: self.tables.of(&key),
         };
         BuiltPool {
             spec: Arc::new(spec),
             object: Some(key),
             generation: generation(meta),
-            problem,
-            policies: tls.uses,
+            problem: picked.problem,
+            policies: tls.uses.into_iter().chain(picked.policies).collect(),
             closed,
+        }
+    }
+
+    /// What is worth a word in the log.
+    fn notes(&self, pool: &InferencePool, empty: bool, out: &mut Outcome) {
+        if let PoolProtocol::Unknown(other) = &pool.spec.app_protocol {
+            out.note(
+                pool.key(),
+                format!("appProtocol {other} is not known: HTTP/1.1 is spoken"),
+            );
+        }
+        if empty && self.mode == Mode::Files {
+            out.note(
+                pool.key(),
+                "has no servers: no EndpointSlice of its namespace has the labels of its selector",
+            );
         }
     }
 
@@ -130,114 +144,10 @@ impl Builder<'_> {
             closed,
         }
     }
-
-    /// Who picks for a pool, and why its reference does not resolve.
-    fn picker(&self, pool: &InferencePool, out: &mut Outcome) -> (Picker, Option<Problem>) {
-        let Some(reference) = &pool.spec.endpoint_picker_ref else {
-            return (Picker::Inside, None);
-        };
-        let namespace = &pool.meta.namespace;
-        let invalid = |message: String| Some(Problem::new("InvalidExtensionRef", message));
-        if !reference.group.is_empty() || reference.kind != "Service" {
-            let message = format!(
-                "unsupported kind {}: an endpoint picker must be a Service",
-                reference.kind
-            );
-            return (lost(namespace, reference), invalid(message));
-        }
-        if reference.name.is_empty() {
-            return (
-                lost(namespace, reference),
-                invalid("the endpoint picker has no name".to_owned()),
-            );
-        }
-        let Some(service) = self.objects.service(namespace, &reference.name) else {
-            if self.mode == Mode::Files {
-                let message = format!(
-                    "Service {} is not described: the picker inside is used",
-                    reference.name
-                );
-                out.note(pool.key(), message);
-                return (Picker::Inside, None);
-            }
-            let message = format!("Service {namespace}/{} not found", reference.name);
-            return (lost(namespace, reference), invalid(message));
-        };
-        if service.spec.service_type == ServiceType::ExternalName {
-            let message = format!(
-                "Service {namespace}/{} is of type ExternalName",
-                reference.name
-            );
-            return (lost(namespace, reference), invalid(message));
-        }
-        self.external(service, reference)
-    }
-
-    fn external(
-        &self,
-        service: &Service,
-        reference: &EndpointPickerRef,
-    ) -> (Picker, Option<Problem>) {
-        let number = picker_port(reference);
-        let unlisted = ServicePort {
-            name: String::new(),
-            port: number,
-            target_port: None,
-            protocol: api::Protocol::Tcp,
-            app_protocol: None,
-            node_port: None,
-        };
-        let port = service
-            .spec
-            .ports
-            .iter()
-            .find(|port| port.port == number)
-            .unwrap_or(&unlisted);
-        let cleartext = port.app_protocol.as_deref() == Some("kubernetes.io/h2c");
-        let tls = match self.policies.find(service_target(service, port)).tls {
-            Some(Ok(tls)) => PickerTls::Verified(tls),
-            Some(Err(problem)) => {
-                let problem = Problem::new("InvalidExtensionRef", problem.message);
-                return (lost(&service.meta.namespace, reference), Some(problem));
-            }
-            None if cleartext => PickerTls::Plaintext,
-            None => PickerTls::Unverified,
-        };
-        let endpoints = self.slices.of_service(service, port).servers();
-        (
-            external_picker(&service.meta.namespace, reference, endpoints, tls),
-            None,
-        )
-    }
 }
 
-fn picker_port(reference: &EndpointPickerRef) -> u16 {
-    reference
-        .port
-        .map_or(DEFAULT_PICKER_PORT, |port| port.number)
-}
-
-/// A picker that cannot be reached: the failure mode decides what happens.
-fn lost(namespace: &str, reference: &EndpointPickerRef) -> Picker {
-    external_picker(namespace, reference, Vec::new(), PickerTls::Unverified)
-}
-
-fn external_picker(
-    namespace: &str,
-    reference: &EndpointPickerRef,
-    endpoints: Vec<crate::plan::EndpointSpec>,
-    tls: PickerTls,
-) -> Picker {
-    Picker::External {
-        service: format!("{namespace}/{}", reference.name),
-        port: picker_port(reference),
-        fail_open: reference.failure_mode == FailureMode::FailOpen,
-        endpoints,
-        tls,
-    }
-}
-
-fn service_target<'a>(service: &'a Service, port: &'a ServicePort) -> TlsTarget<'a> {
+/// What a BackendTLSPolicy for a port of a Service names.
+pub(super) fn service_target<'a>(service: &'a Service, port: &'a ServicePort) -> TlsTarget<'a> {
     TlsTarget {
         group: "",
         kind: "Service",

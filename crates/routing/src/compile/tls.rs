@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::policy::WellKnownCaCertificates;
+use api::policy::{PolicyTargetRef, WellKnownCaCertificates};
 use api::{BackendTlsPolicy, LocalObjectRef, ObjectKey, Objects, Resource};
 
+use super::ObjectStatus;
 use super::certificates::has_pem;
-use super::conditions::{Problem, generation};
+use super::conditions::{Problem, generation, positive};
 use crate::plan::{UpstreamTls, Verify};
 
 /// What a policy applies to.
@@ -94,6 +95,37 @@ impl<'o> Policies<'o> {
             uses: std::iter::once(mine).chain(losers).collect(),
             tls: Some(tls),
         }
+    }
+
+    /// What to say about policies of which no target exists.
+    pub(super) fn dangling(&self) -> Vec<ObjectStatus> {
+        let exists = |policy: &BackendTlsPolicy, target: &PolicyTargetRef| {
+            let PolicyTargetRef {
+                group, kind, name, ..
+            } = target;
+            self.objects
+                .contains(&ObjectKey::new(group, kind, &policy.meta.namespace, name))
+        };
+        let all = self.by_namespace.values().flatten();
+        let lost = all.filter(|policy| {
+            !policy
+                .spec
+                .target_refs
+                .iter()
+                .any(|target| exists(policy, target))
+        });
+        let say = |policy: &&BackendTlsPolicy| {
+            let problem = Problem::new("TargetNotFound", "none of its targets exists");
+            ObjectStatus::of(
+                policy.key(),
+                vec![positive(
+                    "Accepted",
+                    Some(&problem),
+                    generation(&policy.meta),
+                )],
+            )
+        };
+        lost.map(say).collect()
     }
 
     fn resolve(&self, policy: &BackendTlsPolicy) -> (Result<UpstreamTls, Problem>, PolicyUse) {

@@ -446,6 +446,21 @@ fn routes_attach_where_they_may() {
 }
 
 #[test]
+fn two_references_to_one_listener_attach_once() {
+    let twice = route("a", "r", "[]").replace(
+        "[{name: gw, namespace: a}]",
+        "[{name: gw}, {name: gw, port: 80}]",
+    );
+    let compiled = cluster(&[CLASS, GATEWAY, &twice]);
+    assert_eq!(compiled.plan.ports[&80].listeners[0].rules.len(), 1);
+    assert!(
+        lines(&compiled)
+            .iter()
+            .any(|line| line.contains("[web: 1 attached"))
+    );
+}
+
+#[test]
 fn files_say_when_a_parent_is_missing() {
     let stray = route("b", "r", "[]").replace(", namespace: a}]", "}]");
     assert_eq!(

@@ -287,3 +287,71 @@ fn an_empty_selector_selects_nothing() {
     );
     assert_eq!(servers(&[&all, &slice]), Vec::<String>::new());
 }
+
+#[test]
+fn a_pool_whose_tls_policy_is_broken_is_not_reached_in_cleartext() {
+    let policy = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: t, namespace: a}
+spec:
+  targetRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: llama}]
+  validation: {hostname: llama.a, caCertificateRefs: [{group: '', kind: ConfigMap, name: gone}]}
+";
+    let compiled = files(&[POOLS, policy]);
+    assert_eq!(
+        compiled
+            .plan
+            .pools
+            .keys()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        ["a/old"]
+    );
+    assert_eq!(
+        condition(&compiled, "BackendTLSPolicy a/t", "Accepted"),
+        "False NoValidCACertificate"
+    );
+    let only = files(&[POOL, &policy.replace("llama", "p")]);
+    let rule = send(&only.plan, 8080, "h/", &[]).expect("a rule").rule;
+    assert!(matches!(rule.backends[0].target, Target::Invalid(_)));
+    let lost = files(&[POOLS, &policy.replace("name: llama", "name: nobody")]);
+    assert_eq!(
+        condition(&lost, "BackendTLSPolicy a/t", "Accepted"),
+        "False TargetNotFound"
+    );
+}
+
+#[test]
+fn files_say_what_will_not_serve() {
+    let notes = |parts: &[&str]| {
+        let all = files(parts).notes;
+        all.iter()
+            .map(|note| format!("{} {}", note.object, note.message))
+            .collect::<Vec<_>>()
+            .join("; ")
+    };
+    assert!(notes(&[POOL]).contains("InferencePool a/p has no servers"));
+    assert!(!notes(&[POOLS]).contains("no servers"));
+    let used = route("a", "r", &format!("[{}]", pool_ref("llama")));
+    let said = notes(&[POOLS, CLASS, GATEWAY, &used]);
+    assert!(
+        said.contains("a/old no route") && !said.contains("a/llama no route"),
+        "{said}"
+    );
+    assert!(
+        notes(&[
+            CLASS,
+            GATEWAY,
+            &route("a", "r", "[]").replace("[{name: gw, namespace: a}]", "[]")
+        ])
+        .contains("attaches to nothing")
+    );
+    assert!(
+        notes(&[&POOLS.replace(
+            "targetPorts: [{number: 8000}]",
+            "targetPorts: [{number: 8000}], appProtocol: carrier-pigeon"
+        )])
+        .contains("carrier-pigeon")
+    );
+}
