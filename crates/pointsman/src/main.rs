@@ -1,2 +1,44 @@
-//! The inference gateway.
-fn main() {}
+//! `pointsman`: the command line, and the place where the rooms are put together.
+//!
+//! Nothing is decided here: `serve` and `check` load objects, compile them and hand the plan to the data plane;
+//! `sim` serves a simulated model server; `demo` shows all of it at work.
+
+mod admin;
+mod check;
+mod cli;
+mod config;
+mod demo;
+mod logging;
+mod serve;
+mod status_page;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::init(&cli.log);
+    let outcome = match cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Check(args) => return check::run(&args),
+        Command::Sim(args) => runtime().and_then(|rt| rt.block_on(simserver::run(args))),
+        Command::Demo(args) => demo::run(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pointsman: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A runtime for work that is not on the data path.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
+}

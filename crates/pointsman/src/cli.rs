@@ -1,0 +1,206 @@
+//! The command line.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Sets the points for requests to large language models.
+#[derive(Debug, Parser)]
+#[command(name = "pointsman", version, about, long_about = None, propagate_version = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Logging.
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// Subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the gateway in front of model servers given as URLs, or as described in Kubernetes YAML files.
+    Serve(Box<ServeArgs>),
+    /// Validate files and print each object's conditions; exit 1 on an error.
+    Check(CheckArgs),
+    /// Run a model server without a GPU: vLLM's API, metrics and timing, simulated.
+    Sim(simserver::SimArgs),
+    /// Three simulated servers, the gateway and mixed traffic, narrated, in about ten seconds.
+    Demo(crate::demo::DemoArgs),
+}
+
+/// Logging flags.
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// What to log: a level, or `tracing` directives such as `info,access=off`.
+    #[arg(long, global = true, default_value = "info", env = "POINTSMAN_LOG")]
+    pub(crate) log_level: String,
+    /// How to log.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Auto, env = "POINTSMAN_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// Log formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Flags of `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Base URLs of model servers, such as `http://gpu1:8000`. A DNS name with several addresses is several servers.
+    #[arg(
+        value_name = "URL",
+        conflicts_with = "files",
+        required_unless_present = "files"
+    )]
+    pub(crate) urls: Vec<String>,
+    /// A file or folder of Kubernetes YAML to serve; may be repeated. Changes are picked up while running.
+    #[arg(short = 'f', long = "file", value_name = "FILE|DIR")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Where to listen in URL mode, and for pools that no described Gateway serves.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8080",
+        env = "POINTSMAN_LISTEN"
+    )]
+    pub(crate) listen: SocketAddr,
+    /// Address that described Gateways' listeners bind, at the port written there.
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub(crate) bind: IpAddr,
+    /// Where `/metrics`, `/healthz`, `/readyz`, `/decisions` and the status page are.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:9090",
+        env = "POINTSMAN_ADMIN"
+    )]
+    pub(crate) admin: SocketAddr,
+    /// Data-plane threads; 0: one for each core.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// How servers are chosen.
+    #[arg(long, value_enum, default_value_t = Policy::ExpectedCost)]
+    pub(crate) policy: Policy,
+    /// Clients are trusted: engine-internal fields, servers' admin routes and `x-pointsman-explain` are allowed.
+    #[arg(long)]
+    pub(crate) trusted: bool,
+    /// Answer `x-pointsman-explain: 1` with the decision in response headers.
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Seed of every random choice; a run with the same events replays exactly.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Limits.
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    /// What is read from servers.
+    #[command(flatten)]
+    pub(crate) scraping: ScrapeArgs,
+}
+
+/// Policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Policy {
+    /// Expected cost in seconds: the five factors in one number.
+    ExpectedCost,
+    /// Each server in turn; for comparison.
+    RoundRobin,
+    /// Fewest requests in flight; for comparison.
+    LeastRequest,
+    /// Any server; for comparison.
+    Random,
+}
+
+/// Limits of the data plane.
+#[derive(Debug, Args)]
+pub(crate) struct LimitArgs {
+    /// Largest request body in bytes.
+    #[arg(long, default_value_t = 64 << 20)]
+    pub(crate) max_body_bytes: u64,
+    /// Deadline for connecting to a server.
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    pub(crate) connect_timeout: Duration,
+    /// Deadline for the head of a server's answer.
+    #[arg(long, default_value = "600s", value_parser = humantime::parse_duration)]
+    pub(crate) first_byte_timeout: Duration,
+    /// Deadline between two pieces of a server's answer.
+    #[arg(long, default_value = "120s", value_parser = humantime::parse_duration)]
+    pub(crate) idle_timeout: Duration,
+    /// Deadline for a client's request head.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(crate) client_header_timeout: Duration,
+    /// How long a request waits for the first server of an empty pool.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub(crate) empty_pool_wait: Duration,
+    /// How long running requests may go on after SIGTERM.
+    #[arg(long, default_value = "600s", value_parser = humantime::parse_duration)]
+    pub(crate) drain_timeout: Duration,
+    /// Requests waiting inside one server above which nothing more is pushed onto it.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) max_waiting_per_endpoint: u32,
+    /// Most requests that wait in the gateway for one pool.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) queue_capacity: usize,
+    /// Longest wait in the gateway's queue.
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub(crate) queue_ttl: Duration,
+}
+
+/// Metric names, in the flag grammar of the GAIE endpoint picker: `name` or `name{label=value}`; empty switches off.
+#[derive(Debug, Args)]
+pub(crate) struct ScrapeArgs {
+    /// Gauge of requests waiting in a server; unset: known by engine.
+    #[arg(long, value_name = "METRIC")]
+    pub(crate) total_queued_requests_metric: Option<String>,
+    /// Gauge of requests running in a server; unset: known by engine.
+    #[arg(long, value_name = "METRIC")]
+    pub(crate) total_running_requests_metric: Option<String>,
+    /// Gauge of KV-cache use, 0 to 1; unset: known by engine.
+    #[arg(long, value_name = "METRIC")]
+    pub(crate) kv_cache_usage_percentage_metric: Option<String>,
+    /// Info metric of LoRA adapters; unset: known by engine.
+    #[arg(long, value_name = "METRIC")]
+    pub(crate) lora_info_metric: Option<String>,
+    /// Info metric of the KV cache's size; unset: known by engine.
+    #[arg(long, value_name = "METRIC")]
+    pub(crate) cache_info_metric: Option<String>,
+    /// Path of servers' metrics.
+    #[arg(long, default_value = "/metrics")]
+    pub(crate) model_server_metrics_path: String,
+    /// Time between scrapes of a busy server.
+    #[arg(long, default_value = "50ms", value_parser = humantime::parse_duration)]
+    pub(crate) refresh_metrics_interval: Duration,
+    /// Time between two resolutions of a DNS name.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub(crate) dns_refresh: Duration,
+}
+
+/// Flags of `check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// A file or folder of Kubernetes YAML; may be repeated.
+    #[arg(short = 'f', long = "file", value_name = "FILE|DIR", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = CheckOutput::Table)]
+    pub(crate) output: CheckOutput,
+}
+
+/// Output of `check`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CheckOutput {
+    /// A table.
+    Table,
+    /// One JSON object.
+    Json,
+}
