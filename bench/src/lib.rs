@@ -15,6 +15,7 @@
 
 pub mod child;
 pub mod error;
+pub mod fleet;
 pub mod floor;
 pub mod load;
 pub mod machine;
