@@ -66,9 +66,13 @@ impl Place {
 /// A place's share of the step.
 #[derive(Debug, Clone, Copy)]
 struct Share {
-    place: u32,
     serial: u64,
+    place: u32,
     tokens: u32,
+    /// Tokens computed before.
+    start: u32,
+    /// One token more for an answer, as opposed to a part of a prompt.
+    decode: bool,
 }
 
 /// The head of the queue did not fit; nothing can have changed that until one of these does.
@@ -282,11 +286,10 @@ impl Engine {
     fn work(&self) -> Work {
         let mut work = Work::default();
         for share in &self.shares {
-            let place = &self.places[share.place as usize];
-            if share.tokens == 1 && place.generated > 0 && place.computed + 1 == place.tokens() {
-                work.decode(place.computed);
+            if share.decode {
+                work.decode(share.start);
             } else {
-                work.prefill(place.computed, share.tokens);
+                work.prefill(share.start, share.tokens);
             }
         }
         work

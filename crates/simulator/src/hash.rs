@@ -20,10 +20,11 @@ impl BlockHash {
     /// The block that holds `tokens` after `self`.
     #[must_use]
     pub fn child(self, tokens: &[u32]) -> Self {
-        const LONGEST: usize = 128;
-        let mut bytes = [0_u8; 4 * LONGEST];
+        // vLLM's block is one part; longer ones take several.
+        const PART: usize = 16;
+        let mut bytes = [0_u8; 4 * PART];
         let mut hash = self.0;
-        for part in tokens.chunks(LONGEST) {
+        for part in tokens.chunks(PART) {
             for (place, token) in bytes.chunks_exact_mut(4).zip(part) {
                 place.copy_from_slice(&token.to_le_bytes());
             }

@@ -36,27 +36,35 @@ impl Engine {
     }
 
     fn share(&mut self, at: u32, tokens: u32) {
-        let serial = self.places[at as usize].serial;
+        let place = &self.places[at as usize];
+        let start = place.computed;
+        let decode = tokens == 1 && place.generated > 0 && start + 1 == place.tokens();
         self.shares.push(Share {
+            serial: place.serial,
             place: at,
-            serial,
             tokens,
+            start,
+            decode,
         });
     }
 
     /// Takes the blocks that `tokens` more tokens need. Takes none and returns false if there are too few.
     fn grow(&mut self, at: u32, tokens: u32) -> bool {
+        let size = self.config.block_tokens;
         let place = &mut self.places[at as usize];
-        let need = (place.computed + tokens).div_ceil(self.config.block_tokens);
-        let more = need.saturating_sub(place.blocks.len() as u32);
-        if more > self.pool.free() {
-            return false;
-        }
-        for _ in 0..more {
-            place.blocks.extend(self.pool.take());
+        let tokens = place.computed + tokens;
+        // Most calls are decodes within a block: keep divisions out of their way.
+        if tokens > place.blocks.len() as u32 * size {
+            let more = tokens.div_ceil(size) - place.blocks.len() as u32;
+            if more > self.pool.free() {
+                return false;
+            }
+            for _ in 0..more {
+                place.blocks.extend(self.pool.take());
+            }
         }
         if self.config.semantics == Semantics::Vllm {
-            self.publish_until(at, self.places[at as usize].computed + tokens);
+            self.publish_until(at, tokens);
         }
         true
     }
@@ -67,11 +75,12 @@ impl Engine {
     }
 
     fn publish_until(&mut self, at: u32, tokens: u32) {
+        let size = self.config.block_tokens;
         let place = &mut self.places[at as usize];
-        let full = (tokens / self.config.block_tokens).min(place.names.len() as u32);
-        if !self.config.prefix_caching || full <= place.published {
+        if tokens < (place.published + 1) * size || !self.config.prefix_caching {
             return;
         }
+        let full = (tokens / size).min(place.names.len() as u32);
         for index in place.published as usize..full as usize {
             let parent = index.checked_sub(1).map(|before| place.names[before]);
             let new = self
@@ -79,7 +88,7 @@ impl Engine {
                 .publish(place.blocks[index], place.names[index], parent);
             self.prompts_published += u64::from(new && place.generated == 0);
         }
-        place.published = full;
+        place.published = full.max(place.published);
     }
 
     /// Whom to preempt: an index into the running list.
