@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use simulator::profiles;
 
 use crate::faults::{FailureKind, Faults, MetricsMode};
@@ -165,18 +165,6 @@ impl TryFrom<SimArgs> for SimOptions {
     fn try_from(args: SimArgs) -> anyhow::Result<Self> {
         let profile = profiles::by_name(&args.profile)
             .with_context(|| format!("unknown profile {}", args.profile))?;
-        if !(args.speed.is_finite() && args.speed > 0.0) {
-            bail!("--speed must be more than 0");
-        }
-        if args.block_size == 0 || args.max_num_seqs == 0 || args.max_num_batched_tokens == 0 {
-            bail!("--block-size, --max-num-seqs and --max-num-batched-tokens must be more than 0");
-        }
-        if args.num_gpu_blocks_override == Some(0) {
-            bail!("--num-gpu-blocks-override must be more than 0");
-        }
-        if !(0.0..=1.0).contains(&args.step_noise) {
-            bail!("--step-noise is a share from 0 to 1");
-        }
         let faults = Faults {
             failure_rate: args.failure_rate,
             failure_types: args.failure_types,
@@ -187,7 +175,7 @@ impl TryFrom<SimArgs> for SimOptions {
             metrics: args.metrics,
             ..Faults::default()
         };
-        Ok(Self {
+        let options = Self {
             listen: SocketAddr::new(args.host, args.port),
             model: args.model,
             served_model_names: args.served_model_name,
@@ -214,8 +202,101 @@ impl TryFrom<SimArgs> for SimOptions {
             startup: args.startup_duration,
             h2c: args.h2c,
             force_include_usage: args.enable_force_include_usage,
-            faults: faults.checked()?,
+            faults,
             ..Self::default()
-        })
+        };
+        options.check()?;
+        Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        sim: SimArgs,
+    }
+
+    fn options(line: &str) -> anyhow::Result<SimOptions> {
+        let words = std::iter::once("sim").chain(line.split_whitespace());
+        SimOptions::try_from(Cli::try_parse_from(words)?.sim)
+    }
+
+    #[test]
+    fn defaults_are_vllms() {
+        let options = options("").unwrap();
+        assert_eq!(options.listen.to_string(), "127.0.0.1:8000");
+        assert_eq!(
+            (
+                options.max_num_seqs,
+                options.max_num_batched_tokens,
+                options.block_size
+            ),
+            (256, 8192, 16)
+        );
+        assert_eq!(options.keep_alive_timeout, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn flags_reach_the_engine() {
+        let line = "--model m --served-model-name a b --num-gpu-blocks 64 --max-model-len 2000 --enable-lora \
+                    --lora-modules l0=/x {\"name\":\"l1\",\"path\":\"/y\"} --max-loras 3 \
+                    --profile qwen3-32b-tp2-h100 --shutdown-timeout 1.5 --failure-types rate_limit";
+        let options = options(line).unwrap();
+        assert_eq!(options.base_names(), ["a", "b"]);
+        assert_eq!(
+            options.context(),
+            1024,
+            "the cache is smaller than the model"
+        );
+        let config = options.engine_config();
+        assert_eq!(
+            (
+                config.kv_blocks,
+                config.lora.max_loras,
+                config.lora.max_cpu_loras
+            ),
+            (64, 3, 3)
+        );
+        assert_eq!(
+            options.lora_modules[1],
+            LoraModule {
+                name: "l1".into(),
+                path: "/y".into()
+            }
+        );
+        assert_eq!(options.faults.failure_types, [FailureKind::RateLimit]);
+        assert_eq!(options.shutdown_timeout, Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn bad_flags_are_refused() {
+        for line in [
+            "--speed 0",
+            "--speed nan",
+            "--speed -1",
+            "--block-size 0",
+            "--num-gpu-blocks 0",
+            "--max-num-seqs 0",
+            "--profile none",
+            "--lora-modules l0",
+            "--lora-modules =x",
+            "--lora-modules {}",
+            "--failure-rate 1.1",
+            "--reset-rate -0.1",
+            "--metrics broken",
+            "--shutdown-timeout -1",
+            "--step-noise 2",
+            "--port 70000",
+            "--max-num-batched-tokens 0",
+            "--failure-types nonsense",
+        ] {
+            assert!(options(line).is_err(), "{line}");
+        }
     }
 }

@@ -110,16 +110,11 @@ impl Host {
             adapters_shown: Default::default(),
             next_id: 0,
         };
-        let speed = if options.speed > 0.0 {
-            options.speed
-        } else {
-            1.0
-        };
         Arc::new(Self {
             inner: Mutex::new(inner),
             work: Notify::new(),
             started: Instant::now(),
-            speed,
+            speed: options.speed,
         })
     }
 
@@ -342,5 +337,68 @@ impl Inner {
         };
         self.metrics.adapters(&names(&running), &names(&waiting));
         self.adapters_shown = (running, waiting);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_engine_keeps_its_schedule() {
+        let options = SimOptions {
+            speed: 2.0,
+            ..SimOptions::default()
+        };
+        let host = Host::new(&options);
+        let engine = tokio::spawn(Arc::clone(&host).drive());
+        let outlet = Outlet::new(1);
+        let begun = Instant::now();
+        let start = Start {
+            sequence: Sequence {
+                prompt_tokens: 100,
+                output_tokens: 1000,
+                ..Sequence::new(1)
+            },
+            outlet: Arc::clone(&outlet),
+            index: 0,
+            finish: Finish::Length,
+            max_tokens: 1000,
+            choices: 1,
+        };
+        host.start(start).unwrap();
+        while outlet.progress(0).end.is_none() {
+            outlet.changed.notified().await;
+        }
+        let (took, busy) = (begun.elapsed().as_secs_f64(), host.stats().busy_seconds);
+        assert_eq!(outlet.progress(0).generated, 1000);
+        assert!(busy > 7.0);
+        assert!(
+            (took - busy / 2.0).abs() < 0.002,
+            "{took} s for {busy} s at double speed"
+        );
+        engine.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn aborts_reach_those_who_wait() {
+        let host = Host::new(&SimOptions::default());
+        let outlet = Outlet::new(1);
+        let start = Start {
+            sequence: Sequence {
+                output_tokens: 1000,
+                ..Sequence::new(1)
+            },
+            outlet: Arc::clone(&outlet),
+            index: 0,
+            finish: Finish::Length,
+            max_tokens: 1000,
+            choices: 1,
+        };
+        host.start(start).unwrap();
+        host.abort_all();
+        outlet.changed.notified().await;
+        assert_eq!(outlet.progress(0).end, Some(End::Aborted));
+        assert_eq!((host.stats().waiting, host.stats().aborted), (0, 1));
     }
 }

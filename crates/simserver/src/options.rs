@@ -7,6 +7,9 @@ use simulator::{EngineConfig, LoraConfig, Model, QueuePolicy, profiles};
 
 use crate::faults::Faults;
 
+/// The longest time that an adapter may take to load.
+const LONGEST_LOAD: Duration = Duration::from_secs(86_400);
+
 /// An adapter known from the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoraModule {
@@ -113,6 +116,38 @@ impl Default for SimOptions {
 }
 
 impl SimOptions {
+    /// Checks what would leave the server without meaning.
+    ///
+    /// # Errors
+    /// Sizes of zero, rates that are no shares, a speed that is no positive number.
+    pub fn check(&self) -> anyhow::Result<()> {
+        // Wider than anybody needs, narrow enough that times stay representable.
+        anyhow::ensure!(
+            (1e-3..=1e9).contains(&self.speed),
+            "the speed must be from 0.001 to 1e9"
+        );
+        anyhow::ensure!(self.block_size > 0, "a block has at least one token");
+        anyhow::ensure!(self.kv_blocks() > 0, "the cache has at least one block");
+        anyhow::ensure!(
+            self.max_num_seqs > 0,
+            "at least one sequence must be allowed to run"
+        );
+        anyhow::ensure!(
+            self.max_num_batched_tokens > 0,
+            "a step has at least one token"
+        );
+        anyhow::ensure!(
+            (0.0..=1.0).contains(&self.step_noise),
+            "step noise is from 0 to 1"
+        );
+        anyhow::ensure!(
+            self.lora_load <= LONGEST_LOAD,
+            "an adapter must load within a day"
+        );
+        self.faults.clone().checked()?;
+        Ok(())
+    }
+
     /// The names that select the base model.
     #[must_use]
     pub fn base_names(&self) -> &[String] {

@@ -202,7 +202,7 @@ pub(crate) fn sample_schema(schema: &Value, rng: &mut impl Rng, depth: u32) -> V
     };
     let number = |rng: &mut dyn FnMut() -> u32| {
         let least = schema.get("minimum").and_then(Value::as_i64).unwrap_or(0);
-        Value::from(least + i64::from(rng()))
+        Value::from(least.saturating_add(i64::from(rng())))
     };
     match kind {
         "object" if depth < 8 => sample_object(schema, rng, depth),

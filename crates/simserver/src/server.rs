@@ -88,8 +88,9 @@ async fn wait_for_signal() -> std::io::Result<()> {
 /// Starts a server on the current runtime.
 ///
 /// # Errors
-/// An address that cannot be bound.
+/// Bad options, or an address that cannot be bound.
 pub async fn spawn(options: SimOptions) -> anyhow::Result<SimHandle> {
+    options.check()?;
     let listener = TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("cannot listen on {}", options.listen))?;

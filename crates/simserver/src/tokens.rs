@@ -5,6 +5,9 @@
 //! any text can be encoded, equal prefixes give equal ids, and ids of the words that the simulator itself writes can
 //! be turned back into text.
 
+use std::sync::LazyLock;
+
+use rustc_hash::FxHashMap;
 use serde_json::Value;
 use simulator::BlockHash;
 use xxhash_rust::xxh3::xxh3_64;
@@ -54,12 +57,18 @@ pub(crate) fn encode(text: &str, ids: &mut Vec<u32>) {
     ids.extend(pieces(text).map(token_id));
 }
 
+/// The simulator's own words by their ids, with and without the space before them.
+static KNOWN: LazyLock<FxHashMap<u32, &'static str>> = LazyLock::new(|| {
+    let both = WORDS.iter().flat_map(|word| [word.trim_start(), word]);
+    both.map(|word| (token_id(word), word)).collect()
+});
+
 /// The text of an id: exact for the simulator's own words, otherwise some word.
 pub(crate) fn decode(id: u32) -> &'static str {
-    let known = WORDS
-        .iter()
-        .find(|word| token_id(word) == id || token_id(word.trim_start()) == id);
-    known.unwrap_or(&WORDS[id as usize % WORDS.len()])
+    KNOWN
+        .get(&id)
+        .copied()
+        .unwrap_or(WORDS[id as usize % WORDS.len()])
 }
 
 /// Appends a chat in a template like ChatML, ending where the assistant's answer begins.
