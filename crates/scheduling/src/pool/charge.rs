@@ -90,7 +90,8 @@ impl Pool {
             tails: 0,
             prompt: prompt as u64,
             generated: 0,
-            started: false,
+            // Without a prompt there is no prefill to wait for.
+            started: !inference,
             due: None,
             alone: None,
         };

@@ -43,7 +43,11 @@ impl Pool {
             }
             Event::FirstToken { ticket } => self.first_token(now, ticket),
             Event::Progress { ticket, tokens } => {
-                self.with_charge(ticket, |pool, _, charge| pool.generate(charge, tokens));
+                self.with_charge(ticket, |pool, flight, charge| {
+                    if flight.request.kind == RequestKind::Inference {
+                        pool.generate(charge, tokens);
+                    }
+                });
             }
             Event::Moved { ticket, to } => self.moved(now, ticket, to),
             Event::Failed {

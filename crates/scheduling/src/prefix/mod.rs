@@ -7,8 +7,8 @@
 //!
 //! Block hashes are chained: equal hashes mean equal prompts up to there. So prompts form a tree, and the tree is kept
 //! as *runs*: maximal stretches of blocks that were always used together, found by their first hash. Looking up a
-//! prompt of thousands of blocks visits a handful of runs, compares the last hash of each first, and intersects one bit
-//! set per run; that gives the longest hit of every endpoint in one walk. A run is cut where a prompt leaves it.
+//! prompt of thousands of blocks visits a handful of runs, compares them as memory, and intersects one bit set per run;
+//! that gives the longest hit of every endpoint in one walk. A run is cut where a prompt leaves it.
 //!
 //! A run that no endpoint holds stays as a *ghost* until the bound on blocks needs its room: a prompt that the tree
 //! knows further than any endpoint does is work done twice, the signal behind the price on recomputation.
@@ -148,11 +148,9 @@ impl Index {
             let rest = &prefix[depth..];
             let run = match self.by_first.get(&rest[0]).copied() {
                 Some(run) => self.cut_at(run, common(&self.runs[run as usize].hashes, rest)),
-                None => match self.grow(rest) {
-                    Some(run) => run,
-                    None => break,
-                },
+                None => self.grow(rest),
             };
+            let Some(run) = run else { break };
             depth += self.len(run);
             pin.found = self.pin_run(run, endpoint).or(pin.found);
         }
@@ -189,7 +187,8 @@ impl Index {
             };
             let cut = excess.max(LEAST_CUT);
             if self.len(run) > cut {
-                self.cut_at(run, self.len(run) - cut);
+                // The rest keeps the name; if it could not be cut, all of it goes.
+                let _front = self.cut_at(run, self.len(run) - cut);
             }
             self.forget(run, endpoint);
         }
@@ -357,11 +356,15 @@ impl Index {
 
     /// Cuts `run` after `blocks` blocks and returns the front part; the run itself if there is nothing to cut.
     ///
-    /// The front becomes the new run, so whatever continues `run` need not be touched.
-    fn cut_at(&mut self, run: u32, blocks: usize) -> u32 {
+    /// The front becomes the new run, so whatever continues `run` need not be touched. Nothing is cut where another
+    /// run begins with the hash after the cut: with chained hashes that is a collision, and a run must stay findable
+    /// as long as it is in use.
+    fn cut_at(&mut self, run: u32, blocks: usize) -> Option<u32> {
         let it = &mut self.runs[run as usize];
-        if blocks >= it.hashes.len() {
-            return run;
+        match it.hashes.get(blocks) {
+            None => return Some(run),
+            Some(next) if self.by_first.contains_key(next) => return None,
+            Some(_) => {}
         }
         let (front, rest) = it.hashes.split_at(blocks);
         let (front, rest): (Box<[u64]>, Box<[u64]>) = (front.into(), rest.into());
@@ -390,7 +393,7 @@ impl Index {
         for endpoint in holders.iter() {
             self.holders[endpoint].cut(run, head);
         }
-        head
+        Some(head)
     }
 
     fn link_newest(&mut self, run: u32) {
@@ -417,21 +420,12 @@ impl Index {
     }
 }
 
-/// Blocks that two stretches have in common, given that the first one is: the last hash is compared first, because
-/// hashes are chained and most stretches are used whole.
+/// Blocks that two stretches have in common. All are compared, though the last would do for chained hashes: it costs a
+/// microsecond for a thousand blocks, and a request must find again exactly what it pinned, collisions or not.
 fn common(run: &[u64], rest: &[u64]) -> usize {
     let most = run.len().min(rest.len());
-    if run[most - 1] == rest[most - 1] {
+    if run[..most] == rest[..most] {
         return most;
     }
-    let (mut equal, mut differ) = (1, most);
-    while equal < differ {
-        let middle = equal.midpoint(differ);
-        if run[middle] == rest[middle] {
-            equal = middle + 1;
-        } else {
-            differ = middle;
-        }
-    }
-    equal
+    run.iter().zip(rest).take_while(|(a, b)| a == b).count()
 }

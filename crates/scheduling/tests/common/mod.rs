@@ -16,7 +16,11 @@ pub(crate) fn secs(seconds: f64) -> Time {
 
 /// Chained hashes of `blocks` blocks of the text `seed`.
 pub(crate) fn prefix(seed: u64, blocks: usize) -> Vec<u64> {
-    let mut hash = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d;
+    chain(0, seed, blocks)
+}
+
+fn chain(after: u64, seed: u64, blocks: usize) -> Vec<u64> {
+    let mut hash = (after ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d;
     (0..blocks)
         .map(|_| {
             hash = (hash ^ (hash >> 31))
@@ -30,7 +34,8 @@ pub(crate) fn prefix(seed: u64, blocks: usize) -> Vec<u64> {
 /// A prompt: the first `shared` blocks of text `common`, then `own` blocks of text `private`.
 pub(crate) fn prompt(common: u64, shared: usize, private: u64, own: usize) -> Request {
     let mut hashes = prefix(common, shared);
-    hashes.extend(prefix(private.wrapping_add(1 << 40), own));
+    let last = hashes.last().copied().unwrap_or_default();
+    hashes.extend(chain(last, private.wrapping_add(1 << 40), own));
     let prompt_tokens = (hashes.len() * 64) as u32 + 10;
     Request {
         prefix: hashes.into(),
