@@ -201,8 +201,9 @@ impl Monitor {
         let backoff = match self.down {
             None => config.backoff,
             Some(down) if down.trial => (down.backoff * 2).min(config.backoff_max),
-            // A failure from before: the back-off runs already.
-            Some(_) => return,
+            // A request from before failed too: the back-off runs already, or runs once more.
+            Some(down) if now < down.until => return,
+            Some(down) => down.backoff,
         };
         self.down = Some(Down {
             until: now + backoff,

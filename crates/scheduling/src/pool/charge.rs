@@ -1,6 +1,7 @@
 //! Charges: what a request in flight holds on its endpoint. Made inside the pick, given back exactly.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Pool;
 use crate::cost::prefill_seconds;
@@ -109,10 +110,13 @@ impl Pool {
         charge.pending_nanos = seconds(work).as_nanos() as u64;
         charge.tails = (prompt - f64::from(pin.blocks) * tokens_per_block).max(0.0) as u64;
         charge.generated = if request.streams { 0 } else { output as u64 };
+        // No later than what is pending takes: prompts that were done sooner than expected leave no backlog behind.
+        let backlog = now + Duration::from_nanos(it.depth.pending_nanos);
+        let begin = it.depth.busy_until.max(now).min(backlog);
         it.depth.pending_tokens += charge.uncached;
         it.depth.pending_nanos += charge.pending_nanos;
         let drag = c.a * f64::from(it.depth.decoding) + c.k_v * it.depth.context_tokens as f64;
-        it.depth.busy_until = it.depth.busy_until.max(now) + seconds(work + chunks * (c.c0 + drag));
+        it.depth.busy_until = begin + seconds(work + chunks * (c.c0 + drag));
         charge.due = (!request.streams).then_some(it.depth.busy_until);
         it.space.tails += charge.tails;
         it.space.generated += charge.generated;

@@ -17,7 +17,7 @@ impl Pool {
         match event {
             Event::Left { endpoint } => self.left(endpoint),
             Event::Draining { endpoint, draining } => {
-                self.with(endpoint, |it, _| it.draining = draining)
+                self.with(endpoint, |it, _| it.draining = draining);
             }
             Event::Profile { endpoint, profile } => self.profile(endpoint, profile),
             Event::Scraped { endpoint, load } => self.scraped(now, endpoint, load),
@@ -28,12 +28,12 @@ impl Pool {
                 max,
             } => {
                 self.with(endpoint, |it, _| {
-                    it.adapters.report(now, resident, loading, max)
+                    it.adapters.report(now, resident, loading, max);
                 });
             }
             Event::Probe { endpoint, ok } => {
                 self.with(endpoint, |it, config| {
-                    it.monitor.probed(now, ok, &config.health)
+                    it.monitor.probed(now, ok, &config.health);
                 });
             }
             Event::CacheCleared { endpoint } => {
@@ -171,7 +171,7 @@ impl Pool {
     fn failed(&mut self, now: Time, ticket: Ticket, id: EndpointId, kind: FailureKind) {
         let mut restarted = false;
         self.with(id, |it, config| {
-            restarted = it.monitor.failed(now, kind, &config.health)
+            restarted = it.monitor.failed(now, kind, &config.health);
         });
         if restarted {
             self.index.clear(id.index());
@@ -234,7 +234,7 @@ impl Pool {
         let share = (f64::from(cached) / predicted).min(1.0);
         self.learned.confirmed_hit(share);
         self.with(charge.endpoint, |it, _| {
-            it.trust += 0.1 * (share - it.trust)
+            it.trust += 0.1 * (share - it.trust);
         });
         if share < 0.5
             && let Some(stamp) = charge

@@ -32,7 +32,7 @@ impl Pool {
             let verdict = self.judge(now, &waiting);
             match verdict {
                 Verdict::Go(choice) if alone || choice.at_once => {
-                    self.dispatch(now, &waiting, *choice)
+                    self.dispatch(now, &waiting, *choice);
                 }
                 verdict => self.put(now, waiting, verdict),
             }
@@ -57,7 +57,7 @@ impl Pool {
             Verdict::Go(choice) => waiting.least_prefill = choice.sizes.seconds,
             Verdict::Wait(hold) => note(now, &mut waiting, hold),
             Verdict::Nobody if waiting.request.exclude.is_empty() => {
-                waiting.nobody_since = Some(now)
+                waiting.nobody_since = Some(now);
             }
             // A retry that has tried them all need not wait for the answer.
             Verdict::Nobody => {

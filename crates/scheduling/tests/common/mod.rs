@@ -1,8 +1,7 @@
 //! A fleet in virtual time: the pool and very simple engines, driven together.
 #![allow(dead_code)]
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use scheduling::{
@@ -123,6 +122,19 @@ struct Engine {
 }
 
 impl Engine {
+    fn new(capacity: usize) -> Self {
+        let (cache, ages) = (BTreeMap::new(), BTreeSet::new());
+        Self {
+            cache,
+            ages,
+            capacity,
+            clock: 0,
+            free_at: Time::ZERO,
+            served: 0,
+            work: 0.0,
+        }
+    }
+
     fn run(&mut self, now: Time, request: &Request) -> (Time, usize) {
         let hit = request
             .prefix
@@ -149,6 +161,7 @@ impl Engine {
     }
 }
 
+#[derive(Default)]
 pub(crate) struct Outcome {
     pub(crate) served: Vec<u64>,
     pub(crate) work: Vec<f64>,
@@ -171,7 +184,97 @@ enum Happens {
     End(Ticket, u32),
 }
 
-/// Plays `arrivals` (in order of time) against engines with room for `capacity` blocks each.
+/// A pool, its engines, and what is going to happen.
+struct Stage {
+    pool: Pool,
+    engines: Vec<Engine>,
+    events: BTreeMap<(Time, u64), Happens>,
+    requests: BTreeMap<Ticket, (Time, Request)>,
+    number: u64,
+    out: Outcome,
+}
+
+impl Stage {
+    fn plan(&mut self, time: Time, event: Happens) {
+        self.number += 1;
+        self.events.insert((time, self.number), event);
+    }
+
+    fn happen(&mut self, now: Time, event: Happens) {
+        match event {
+            Happens::Arrive(request) => {
+                let ticket = self.pool.arrive(now, request.clone());
+                self.requests.insert(ticket, (now, request));
+            }
+            Happens::First(ticket) => {
+                self.pool.observe(now, Event::FirstToken { ticket });
+                self.out
+                    .ttft
+                    .push((now - self.requests[&ticket].0).as_secs_f64());
+            }
+            Happens::End(ticket, cached) => {
+                let prompt_tokens = self.requests[&ticket].1.prompt_tokens;
+                let usage = Usage {
+                    prompt_tokens,
+                    completion_tokens: 100,
+                    cached_tokens: Some(cached),
+                };
+                self.pool.observe(
+                    now,
+                    Event::Finished {
+                        ticket,
+                        usage: Some(usage),
+                        ok: true,
+                    },
+                );
+            }
+        }
+    }
+
+    fn follow(&mut self, now: Time, decision: Decision) {
+        let Decision::Dispatch {
+            ticket, endpoints, ..
+        } = decision
+        else {
+            self.out.rejected += 1;
+            return;
+        };
+        let request = &self.requests[&ticket].1;
+        let (first, hit) = self.engines[endpoints[0].index()].run(now, request);
+        self.out.hit_blocks += hit;
+        self.out.blocks += request.prefix.len();
+        self.plan(first, Happens::First(ticket));
+        self.plan(
+            first + Duration::from_secs(1),
+            Happens::End(ticket, (hit * 64) as u32),
+        );
+    }
+
+    fn run(mut self) -> Outcome {
+        loop {
+            let event = self.events.first_key_value().map(|((time, _), _)| *time);
+            let Some(now) = [event, self.pool.wake_at()].into_iter().flatten().min() else {
+                break;
+            };
+            if event == Some(now) {
+                let (_, event) = self.events.pop_first().expect("just seen");
+                self.happen(now, event);
+            }
+            for decision in drain(&mut self.pool, now) {
+                self.follow(now, decision);
+            }
+        }
+        self.out.served = self.engines.iter().map(|engine| engine.served).collect();
+        self.out.work = self.engines.iter().map(|engine| engine.work).collect();
+        assert_eq!(
+            (self.pool.stats().in_flight, self.pool.stats().queued),
+            (0, 0)
+        );
+        self.out
+    }
+}
+
+/// Plays `arrivals` against engines with room for `capacity` blocks each.
 pub(crate) fn play(
     config: Config,
     endpoints: usize,
@@ -179,95 +282,28 @@ pub(crate) fn play(
     arrivals: Vec<(Time, Request)>,
 ) -> Outcome {
     let mut pool = Pool::new(config, 11);
-    let profile = EndpointProfile {
-        kv_capacity_tokens: Some(capacity as u64 * 64),
-        ..EndpointProfile::default()
-    };
+    let kv_capacity_tokens = Some(capacity as u64 * 64);
     for _ in 0..endpoints {
-        pool.join(Time::ZERO, profile);
+        pool.join(
+            Time::ZERO,
+            EndpointProfile {
+                kv_capacity_tokens,
+                ..EndpointProfile::default()
+            },
+        );
     }
-    let engine = || Engine {
-        cache: BTreeMap::new(),
-        ages: BTreeSet::new(),
-        capacity,
-        clock: 0,
-        free_at: Time::ZERO,
-        served: 0,
-        work: 0.0,
+    let engines = (0..endpoints).map(|_| Engine::new(capacity)).collect();
+    let (events, requests, out) = (BTreeMap::new(), BTreeMap::new(), Outcome::default());
+    let mut stage = Stage {
+        pool,
+        engines,
+        events,
+        requests,
+        number: 0,
+        out,
     };
-    let mut engines: Vec<Engine> = (0..endpoints).map(|_| engine()).collect();
-    let mut events: BTreeMap<(Time, u64), Happens> = BTreeMap::new();
-    let mut number = 0;
     for (time, request) in arrivals {
-        number += 1;
-        events.insert((time, number), Happens::Arrive(request));
+        stage.plan(time, Happens::Arrive(request));
     }
-    let mut requests: BTreeMap<Ticket, (Time, Arc<Request>)> = BTreeMap::new();
-    let mut out = Outcome {
-        served: vec![],
-        work: vec![],
-        hit_blocks: 0,
-        blocks: 0,
-        ttft: vec![],
-        rejected: 0,
-    };
-    let mut queue: VecDeque<Decision> = VecDeque::new();
-    loop {
-        let event = events.first_key_value().map(|((time, _), _)| *time);
-        let Some(now) = [event, pool.wake_at()].into_iter().flatten().min() else {
-            break;
-        };
-        if event == Some(now) {
-            match events.pop_first().expect("just seen").1 {
-                Happens::Arrive(request) => {
-                    let ticket = pool.arrive(now, request.clone());
-                    requests.insert(ticket, (now, Arc::new(request)));
-                }
-                Happens::First(ticket) => {
-                    pool.observe(now, Event::FirstToken { ticket });
-                    out.ttft.push((now - requests[&ticket].0).as_secs_f64());
-                }
-                Happens::End(ticket, cached) => {
-                    let prompt_tokens = requests[&ticket].1.prompt_tokens;
-                    let usage = Usage {
-                        prompt_tokens,
-                        completion_tokens: 100,
-                        cached_tokens: Some(cached),
-                    };
-                    pool.observe(
-                        now,
-                        Event::Finished {
-                            ticket,
-                            usage: Some(usage),
-                            ok: true,
-                        },
-                    );
-                }
-            }
-        }
-        queue.extend(drain(&mut pool, now));
-        for decision in queue.drain(..) {
-            let Decision::Dispatch {
-                ticket, endpoints, ..
-            } = decision
-            else {
-                out.rejected += 1;
-                continue;
-            };
-            let request = &requests[&ticket].1;
-            let (first, hit) = engines[endpoints[0].index()].run(now, request);
-            out.hit_blocks += hit;
-            out.blocks += request.prefix.len();
-            number += 2;
-            events.insert((first, number), Happens::First(ticket));
-            events.insert(
-                (first + Duration::from_secs(1), number + 1),
-                Happens::End(ticket, (hit * 64) as u32),
-            );
-        }
-    }
-    out.served = engines.iter().map(|engine| engine.served).collect();
-    out.work = engines.iter().map(|engine| engine.work).collect();
-    assert_eq!((pool.stats().in_flight, pool.stats().queued), (0, 0));
-    out
+    stage.run()
 }
