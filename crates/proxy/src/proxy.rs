@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -127,10 +128,7 @@ impl Proxy {
         let mut ports = self.ports.lock();
         let mut problems = Vec::new();
         ports.retain(|number, (port, _)| {
-            let stays = plan
-                .ports
-                .get(number)
-                .is_some_and(|planned| planned.tls == port.tls);
+            let stays = plan.ports.contains_key(number);
             if !stays {
                 self.close(port);
             }
@@ -160,7 +158,7 @@ impl Proxy {
             bind(self.shared.options.bind, planned.port, self.workers.len())?;
         let port = Arc::new(Port {
             planned: planned.port,
-            tls: planned.tls,
+            tls: AtomicBool::new(planned.tls),
             certificates: ArcSwapOption::empty(),
             closing: CancellationToken::new(),
             closed: CancellationToken::new(),
@@ -258,6 +256,7 @@ fn start_worker(number: usize, shared: Shared) -> Result<WorkerHandle, ProxyErro
 
 /// Shows a port's present certificates.
 fn certify(port: &Port, planned: &PortPlan, problems: &mut Vec<ListenProblem>) {
+    port.tls.store(planned.tls, Ordering::Relaxed);
     if !planned.tls {
         return;
     }

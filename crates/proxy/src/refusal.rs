@@ -45,8 +45,6 @@ pub(crate) enum Refusal {
     Backend(String),
     /// No pool by that name runs.
     NoPool,
-    /// No server has shown its list of models yet.
-    NoModels,
     /// The core said no.
     Rejected(Rejection),
     /// The server that holds this state is gone.
@@ -105,11 +103,6 @@ impl Refusal {
                 "pool_not_ready",
                 "this pool has not started yet".into(),
             ),
-            Self::NoModels => (
-                S::SERVICE_UNAVAILABLE,
-                "no_ready_endpoint",
-                "no server has listed its models yet".into(),
-            ),
             Self::Rejected(rejection) => {
                 let (status, sentence) = rejected(&rejection.reason);
                 (status, rejection.reason.code(), sentence.into())
@@ -141,7 +134,7 @@ impl Refusal {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Rejected(rejection) => Some(rejection.retry_after),
-            Self::NoPool | Self::NoModels => Some(Duration::from_secs(1)),
+            Self::NoPool => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

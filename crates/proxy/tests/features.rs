@@ -5,8 +5,10 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{CHAT, Gateway, PATH, Server, post, read_head};
+use common::{CHAT, Gateway, PATH, Server, Speaks, post, read_head};
 use http::{HeaderName, HeaderValue, StatusCode};
+use http_body_util::BodyExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use routing::{
     AppProtocol, Backend, Filter, HeaderChange, Match, PathMatch, PathRewrite, PoolKind, Redirect,
     Rewrite, SessionKind, SessionPersistence, Target,
@@ -300,20 +302,115 @@ async fn a_response_is_continued_where_it_lives_and_nowhere_else() {
     for _ in 0..6 {
         assert_eq!(gateway.post("/v1/responses", &next).await.body, first.body);
     }
-    let left: Vec<_> = servers
-        .iter()
-        .zip(["resp_a", "resp_b", "resp_c"])
-        .filter(|(_, name)| **name != id)
-        .map(|(server, _)| server.address)
-        .collect();
-    let plan = common::plan(vec![], common::pool(PoolKind::Inference, &left), false);
-    gateway.fleet.apply(plan.pools.values());
-    let lost = gateway.post("/v1/responses", &next).await;
-    assert_eq!(
-        (lost.status.as_u16(), lost.code().as_str()),
-        (404, "state_lost")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_request_makes_is_asked_for_where_it_was_made() {
+    let make = |id: &'static str| async move {
+        Server::start(move |asked| {
+            Box::pin(async move {
+                let mine = asked.method == http::Method::POST || asked.uri.path().contains(id);
+                http::Response::builder()
+                    .status(if mine { 200 } else { 404 })
+                    .header("content-type", "application/json")
+                    .body(common::full(format!(r#"{{"object":"file","id":"{id}"}}"#)))
+                    .expect("response")
+            })
+        })
+        .await
+    };
+    let servers = [make("file-a").await, make("file-b").await];
+    let gateway = Gateway::to(&servers.each_ref()).await;
+    let made = gateway.post("/v1/files", "content").await;
+    let id = if made.text().contains("file-a") {
+        "file-a"
+    } else {
+        "file-b"
+    };
+    let total = || servers[0].count() + servers[1].count();
+    let before = total();
+    for _ in 0..6 {
+        assert_eq!(
+            gateway.get(&format!("/v1/files/{id}/content")).await.status,
+            200
+        );
+    }
+    // DELETE cannot be tried on one server after the other.
+    let request = http::Request::delete(format!("/v1/files/{id}"))
+        .header("host", "t")
+        .body(Default::default())
+        .expect("request");
+    assert_eq!(gateway.send(request).await.status, 200);
+    assert_eq!(total() - before, 7, "other servers were asked");
+}
+
+/// Lists a model of its own.
+async fn with_model(model: &'static str) -> Server {
+    let answer = move |asked: common::Asked| -> common::Answer {
+        Box::pin(async move {
+            let path = asked.uri.path();
+            let list =
+                format!(r#"{{"object":"list","data":[{{"id":"{model}","object":"model"}}]}}"#);
+            let (status, body) = match path {
+                "/v1/models" => (200, list),
+                _ if path == format!("/v1/models/{model}") => {
+                    (200, format!(r#"{{"id":"{model}"}}"#))
+                }
+                PATH => (200, format!(r#"{{"served_by":"{model}"}}"#)),
+                _ => (404, "{}".to_owned()),
+            };
+            http::Response::builder()
+                .status(status)
+                .header("content-type", "application/json")
+                .body(common::full(body))
+                .expect("response")
+        })
+    };
+    Server::start_with(answer, Speaks::Models).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pools_are_chosen_by_model_and_list_theirs_together() {
+    let (a, b) = (with_model("model-a").await, with_model("model-b").await);
+    let mut other = common::pool(PoolKind::Inference, &[b.address]);
+    other.key.name = "other".into();
+    let mut rule = common::rule(PoolKind::Inference);
+    rule.backends[0].target =
+        Target::ByModel([common::key(PoolKind::Inference), other.key.clone()].into());
+    let mut plan = common::plan(
+        vec![rule],
+        common::pool(PoolKind::Inference, &[a.address]),
+        false,
     );
-    assert!(lost.text().contains(&id));
+    plan.pools.insert(other.key.clone(), Arc::new(other));
+    let gateway = Gateway::learning(common::options(), plan, true).await;
+    for (model, server) in [
+        ("model-a", "model-a"),
+        ("model-b", "model-b"),
+        ("unknown", "model-a"),
+    ] {
+        let reply = gateway
+            .post(PATH, &CHAT.replacen("\"m\"", &format!("\"{model}\""), 1))
+            .await;
+        assert_eq!(
+            reply.text(),
+            format!(r#"{{"served_by":"{server}"}}"#),
+            "{model}"
+        );
+    }
+    let list = gateway.get("/v1/models").await;
+    assert!(
+        list.text().contains("model-a") && list.text().contains("model-b"),
+        "{}",
+        list.text()
+    );
+    for (model, status) in [("model-a", 200), ("model-b", 200), ("unknown", 404)] {
+        assert_eq!(
+            gateway.get(&format!("/v1/models/{model}")).await.status,
+            status,
+            "{model}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -412,7 +509,7 @@ async fn servers_that_speak_http2_share_one_connection() {
                 http::Response::new(common::full(host))
             })
         },
-        true,
+        Speaks::Http2,
     )
     .await;
     let mut pool = common::pool(PoolKind::Service, &[server.address]);
@@ -442,4 +539,121 @@ async fn servers_given_by_url_get_their_own_host_and_path() {
     let asked = server.last();
     assert_eq!(asked.uri, "/base/v1/chat/completions?x=1");
     assert_eq!(asked.headers["host"], server.address.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trailers_pass_from_an_http2_server_to_an_http2_client() {
+    let server = Server::start_with(
+        |_| {
+            Box::pin(async {
+                let mut trailers = http::HeaderMap::new();
+                trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                let body = common::full("message").with_trailers(async move { Some(Ok(trailers)) });
+                http::Response::builder()
+                    .header("content-type", "application/grpc")
+                    .body(BodyExt::boxed(body))
+                    .expect("response")
+            })
+        },
+        Speaks::Http2,
+    )
+    .await;
+    let mut pool = common::pool(PoolKind::Service, &[server.address]);
+    pool.protocol = AppProtocol::H2c;
+    let plan = common::plan(vec![common::rule(PoolKind::Service)], pool, false);
+    let gateway = Gateway::serve(common::options(), plan).await;
+    let stream = tokio::net::TcpStream::connect(gateway.address)
+        .await
+        .expect("connect");
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .expect("handshake");
+    tokio::spawn(connection);
+    let request = http::Request::post("http://t/pkg.Service/Call")
+        .header("te", "trailers")
+        .body(common::full("ask"))
+        .expect("request");
+    let answer = client
+        .send_request(request)
+        .await
+        .expect("an answer")
+        .into_body()
+        .collect()
+        .await
+        .expect("whole");
+    assert_eq!(answer.trailers().expect("trailers")["grpc-status"], "0");
+    assert_eq!(answer.to_bytes(), "message");
+    assert_eq!(server.last().headers["te"], "trailers");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_are_reached_over_tls_only_when_their_certificate_is_right() {
+    let made =
+        rcgen::generate_simple_self_signed(vec!["inner.test".to_owned()]).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![made.cert.der().clone()],
+            rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der())
+                .expect("a key"),
+        )
+        .expect("usable");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("bind");
+    let address = listener.local_addr().expect("bound");
+    let server = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let service = hyper::service::service_fn(|_| async {
+                    Ok::<_, std::convert::Infallible>(http::Response::new(common::full("secret")))
+                });
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    for (name, status) in [("inner.test", 200), ("other.test", 502)] {
+        let mut pool = common::pool(PoolKind::Service, &[address]);
+        pool.tls = Some(routing::UpstreamTls {
+            server_name: Some(name.into()),
+            verify: routing::Verify::Roots(made.cert.pem().into_bytes().into()),
+        });
+        let plan = common::plan(vec![common::rule(PoolKind::Service)], pool, false);
+        let gateway = Gateway::serve(common::options(), plan).await;
+        let reply = gateway.get("/x").await;
+        assert_eq!(reply.status, status, "{name}: {}", reply.text());
+    }
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_clients_get_answers_that_end_with_the_connection() {
+    let server = Server::start(|_| {
+        Box::pin(async {
+            let (frames, body) = common::channel();
+            tokio::spawn(async move {
+                let _ = frames.send(Ok("one".into())).await;
+                let _ = frames.send(Ok("two".into())).await;
+            });
+            http::Response::new(body)
+        })
+    })
+    .await;
+    let gateway = Gateway::to(&[&server]).await;
+    let answer = gateway.raw(b"GET /x HTTP/1.0\r\n\r\n").await;
+    assert!(
+        answer.starts_with("HTTP/1.0 200 ") && answer.ends_with("\r\n\r\nonetwo"),
+        "{answer}"
+    );
 }

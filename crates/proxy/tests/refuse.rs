@@ -181,87 +181,89 @@ async fn missing_routes_backends_and_filters_have_their_statuses() {
     assert_eq!(server.count(), 0);
 }
 
+/// Messages on whose length two readers may differ.
+const TWO_WAYS: [(&str, &str); 20] = [
+    (
+        "length, then coding",
+        "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "coding, then length",
+        "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "differing lengths",
+        "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nabcde",
+    ),
+    (
+        "a list of lengths",
+        "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 5, 6\r\n\r\nabcde",
+    ),
+    (
+        "a signed length",
+        "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: +5\r\n\r\nabcde",
+    ),
+    (
+        "a length in hex",
+        "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 0x5\r\n\r\nabcde",
+    ),
+    (
+        "a negative length",
+        "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
+    ),
+    (
+        "a folded line",
+        "POST /x HTTP/1.1\r\nhost: a\r\nx: y\r\n z\r\ncontent-length: 0\r\n\r\n",
+    ),
+    (
+        "a folded coding",
+        "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "space before the colon",
+        "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length : 5\r\n\r\nabcde",
+    ),
+    (
+        "an unknown coding",
+        "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "chunked not last",
+        "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "another coding first",
+        "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "two codings",
+        "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: identity\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a coding in HTTP/1.0",
+        "POST /x HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a bad chunk size",
+        "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n",
+    ),
+    ("no host", "GET /x HTTP/1.1\r\n\r\n"),
+    ("two hosts", "GET /x HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"),
+    (
+        "a control character",
+        "GET /x HTTP/1.1\r\nhost: a\r\nx: a\x00b\r\n\r\n",
+    ),
+    (
+        "a second request behind a bad one",
+        "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n",
+    ),
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_that_can_be_read_in_two_ways_get_400_and_the_connection_closes() {
     let server = server().await;
     let gateway = Gateway::to(&[&server]).await;
-    let table = [
-        (
-            "length, then coding",
-            "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        ),
-        (
-            "coding, then length",
-            "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
-        ),
-        (
-            "differing lengths",
-            "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nabcde",
-        ),
-        (
-            "a list of lengths",
-            "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 5, 6\r\n\r\nabcde",
-        ),
-        (
-            "a signed length",
-            "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: +5\r\n\r\nabcde",
-        ),
-        (
-            "a length in hex",
-            "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 0x5\r\n\r\nabcde",
-        ),
-        (
-            "a negative length",
-            "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
-        ),
-        (
-            "a folded line",
-            "POST /x HTTP/1.1\r\nhost: a\r\nx: y\r\n z\r\ncontent-length: 0\r\n\r\n",
-        ),
-        (
-            "a folded coding",
-            "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
-        ),
-        (
-            "space before the colon",
-            "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length : 5\r\n\r\nabcde",
-        ),
-        (
-            "an unknown coding",
-            "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
-        ),
-        (
-            "chunked not last",
-            "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
-        ),
-        (
-            "another coding first",
-            "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-        ),
-        (
-            "two codings",
-            "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: identity\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        ),
-        (
-            "a coding in HTTP/1.0",
-            "POST /x HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        ),
-        (
-            "a bad chunk size",
-            "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n",
-        ),
-        ("no host", "GET /x HTTP/1.1\r\n\r\n"),
-        ("two hosts", "GET /x HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"),
-        (
-            "a control character",
-            "GET /x HTTP/1.1\r\nhost: a\r\nx: a\x00b\r\n\r\n",
-        ),
-        (
-            "a second request behind a bad one",
-            "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n",
-        ),
-    ];
-    for (what, bytes) in table {
+    for (what, bytes) in TWO_WAYS {
         let answer = gateway.raw(bytes.as_bytes()).await;
         assert!(
             answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.0 400 "),

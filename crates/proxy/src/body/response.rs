@@ -155,7 +155,7 @@ impl Streamed {
             return;
         };
         exchange.completed();
-        if let (Some(link), Some(uid)) = (self.link.take(), exchange.endpoint_uid()) {
+        if let (Some(link), Some(uid)) = (self.link.take(), exchange.keeps_connections_to()) {
             exchange.worker().upstreams.give_back(uid, link);
         }
     }

@@ -10,6 +10,7 @@ use llm::ResponseScanner;
 use telemetry::Ended;
 use tokio::time::Instant;
 
+use super::created::Created;
 use super::route::Routed;
 use super::tunnel::Tunnel;
 use super::{Exchange, explain, head};
@@ -161,6 +162,12 @@ impl Exchange {
         self.answer.status = status.as_u16();
         self.answer.sound = !status.is_server_error();
         self.answer.stream = content_type.is_some_and(|kind| kind.starts_with("text/event-stream"));
+        if let (Some(_), StatusCode::NOT_FOUND, Some(lease)) =
+            (self.request.dialect, status, &self.lease)
+        {
+            lease.model_unknown();
+        }
+        self.answer.created = Created::watch(&self.method, self.uri.path(), status, headers);
         // What is compressed passes unread.
         let plain = headers
             .get(CONTENT_ENCODING)

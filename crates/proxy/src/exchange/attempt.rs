@@ -141,7 +141,7 @@ impl Rules {
     /// For requests that we know nothing about: only what is safe by RFC 9110, section 9.2.2.
     pub(crate) fn opaque(policy: &RoutePolicy, worker: &Worker, method: &Method) -> Self {
         Self::base(policy, worker).replaced(policy.retry.as_ref(), |rules| {
-            rules.after_reset = method.is_idempotent()
+            rules.after_reset = method.is_idempotent();
         })
     }
 

@@ -15,6 +15,7 @@ use super::route::Routed;
 use super::{Exchange, Facts, text};
 use crate::body::{Fault, RequestBody};
 use crate::refusal::Refusal;
+use crate::retry::RetryBudget;
 use crate::session;
 use crate::upstream::{Link, SendError};
 
@@ -92,6 +93,7 @@ pub(crate) async fn pick(
             prefix: wanted.prefix,
             prompt_tokens: wanted.prompt_tokens,
             max_output_tokens: wanted.max_output_tokens,
+            streams: wanted.streams,
             priority: wanted.priority,
             flow: flow(exchange),
             pinned: wanted.pinned,
@@ -182,7 +184,7 @@ pub(crate) async fn attempts(
 ) -> Result<Sent, SendError> {
     let worker = exchange.worker.clone();
     if let (true, Some(pool)) = (rules.pays(), &exchange.pool) {
-        worker.budget(pool, |budget| budget.deposit());
+        worker.budget(pool, RetryBudget::deposit);
     }
     let mut held: Option<(Sent, Arc<Endpoint>)> = None;
     loop {
@@ -269,7 +271,7 @@ async fn next(exchange: &mut Exchange, rules: &Rules, outgoing: &Outgoing, why: 
         || exchange
             .pool
             .as_ref()
-            .is_some_and(|pool| exchange.worker.budget(pool, |b| b.withdraw()));
+            .is_some_and(|pool| exchange.worker.budget(pool, RetryBudget::withdraw));
     if !paid || (lease.next().is_none() && !rules.same_server()) {
         return false;
     }

@@ -98,7 +98,7 @@ pub(crate) fn sanitise(headers: &mut HeaderMap, trusted: bool) -> Result<Hints, 
         match field(&name) {
             Field::Hint(slot) => *slot(&mut hints) = value,
             Field::Explain => {
-                hints.explain = value.is_some_and(|value| value == "1" || value == "true")
+                hints.explain = value.is_some_and(|value| value == "1" || value == "true");
             }
             _ => {}
         }

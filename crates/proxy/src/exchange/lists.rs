@@ -13,21 +13,19 @@ use super::opaque;
 use super::route::Routed;
 use crate::refusal::Refusal;
 
-/// The union of the servers' own lists, as they were last seen. A pool that has none yet says so with 503.
-pub(crate) fn models(
-    exchange: &mut Exchange,
-    routed: &Routed,
-    _head: &Parts,
+/// The union of the servers' own lists, as they were last seen. Where none has been seen a server is asked.
+pub(crate) async fn models(
+    exchange: &mut Box<Exchange>,
+    routed: Routed,
+    head: Parts,
+    body: Incoming,
 ) -> Result<Answer, Refusal> {
-    let pools = running(exchange, routed);
-    if pools.is_empty() {
-        return Err(Refusal::NoPool);
-    }
+    let pools = running(exchange, &routed);
     let bodies: Vec<Bytes> = pools.iter().flat_map(|pool| pool.models()).collect();
-    exchange.pool = pools.into_iter().next();
     if bodies.is_empty() {
-        return Err(Refusal::NoModels);
+        return opaque::forward(exchange, routed, head, body).await;
     }
+    exchange.pool = pools.into_iter().next();
     let bodies: Vec<&[u8]> = bodies.iter().map(AsRef::as_ref).collect();
     Ok(Answer::Own(opaque::json(llm::merge_models(&bodies))))
 }

@@ -10,6 +10,7 @@
 
 mod answer;
 mod attempt;
+mod created;
 mod explain;
 mod forward;
 mod head;
@@ -109,6 +110,7 @@ struct Answered {
     usage: Option<llm::Usage>,
     finish: Option<std::borrow::Cow<'static, str>>,
     scanner: Option<ResponseScanner>,
+    created: Option<created::Created>,
     /// How the body ended; none yet: the client has left when this is dropped.
     ended: Option<Ended>,
     /// The server did its part.
@@ -146,15 +148,19 @@ impl Exchange {
         &self.worker
     }
 
-    /// The server that answers.
-    pub(crate) fn endpoint_uid(&self) -> Option<u64> {
-        self.endpoint.as_ref().map(|endpoint| endpoint.uid())
+    /// The server that answers, unless it has left its pool.
+    pub(crate) fn keeps_connections_to(&self) -> Option<u64> {
+        let endpoint = self.endpoint.as_ref()?;
+        (!endpoint.gone()).then(|| endpoint.uid())
     }
 
     /// A piece of the answer's body passes.
     pub(crate) fn passed(&mut self, data: &[u8]) {
         let answer = &mut self.answer;
         answer.bytes += data.len() as u64;
+        if let Some(created) = &mut answer.created {
+            created.passed(data);
+        }
         let first = match &mut answer.scanner {
             Some(scanner) => {
                 let signals = scanner.feed(data);
@@ -177,6 +183,10 @@ impl Exchange {
 
     /// The answer has come to its end.
     pub(crate) fn completed(&mut self) {
+        let made = self.answer.created.take().and_then(created::Created::id);
+        if let (Some(id), Some(pool), Some(endpoint)) = (made, &self.pool, &self.endpoint) {
+            pool.remember(&id, endpoint);
+        }
         self.read_outcome();
         self.answer.ended.get_or_insert(Ended::Complete);
         self.release();

@@ -82,7 +82,7 @@ async fn dispatch(
         llm::Route::Inference(dialect) => {
             inference::forward(exchange, routed, head, body, dialect).await
         }
-        llm::Route::Models => lists::models(exchange, &routed, &head),
+        llm::Route::Models => lists::models(exchange, routed, head, body).await,
         llm::Route::Model(id) => lists::model(exchange, routed, head, body, id).await,
         llm::Route::Stateful { kind, id } => {
             opaque::to_owner(exchange, routed, head, body, (kind, id)).await

@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -39,7 +40,7 @@ pub(crate) struct Port {
     /// The port as the plan names it.
     pub(crate) planned: u16,
     /// Whether clients speak TLS.
-    pub(crate) tls: bool,
+    pub(crate) tls: AtomicBool,
     /// What they are shown; replaced when a Secret changes. `None` while no certificate can be used.
     pub(crate) certificates: ArcSwapOption<ServerConfig>,
     /// Cancelled when the port is no longer served.
@@ -135,7 +136,7 @@ async fn connection(worker: Rc<Worker>, stream: TcpStream, from: IpAddr, signals
     let mut client = Client {
         worker,
         port: signals.port.planned,
-        tls: signals.port.tls,
+        tls: signals.port.tls.load(Ordering::Relaxed),
         sni: None,
         address: from,
     };
@@ -200,9 +201,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     if http2 {
-        speak_h2(client, stream, signals).await
+        speak_h2(client, stream, signals).await;
     } else {
-        speak_h1(client, stream, signals).await
+        speak_h1(client, stream, signals).await;
     }
 }
 

@@ -105,6 +105,6 @@ where
     });
     Ok(Link::H1 {
         sender,
-        driver: Driver(task.abort_handle()),
+        _driver: Driver(task.abort_handle()),
     })
 }

@@ -27,7 +27,7 @@ pub(crate) enum Link {
         /// Sends requests.
         sender: http1::SendRequest<RequestBody>,
         /// Keeps the connection alive.
-        driver: Driver,
+        _driver: Driver,
     },
     /// Many exchanges at once.
     H2 {

@@ -79,17 +79,14 @@ impl Upstreams {
         mut request: impl FnMut() -> Option<Request<RequestBody>>,
         repeatable: bool,
     ) -> Result<(Response<Incoming>, Link), SendError> {
-        if let Some(mut link) = self.take(endpoint.uid()) {
-            if let Some(first) = request() {
-                match Self::attempt(&mut link, first, patience).await {
-                    Err(SendError::Reset { unsent, error }) => {
-                        if !(unsent || repeatable) {
-                            return Err(SendError::Reset { unsent, error });
-                        }
-                        tracing::debug!(endpoint = endpoint.name(), %error, "a kept connection was dead");
-                    }
-                    other => return other.map(|answer| (answer, link)),
+        if let Some(mut link) = self.take(endpoint.uid())
+            && let Some(first) = request()
+        {
+            match Self::attempt(&mut link, first, patience).await {
+                Err(SendError::Reset { unsent, error }) if unsent || repeatable => {
+                    tracing::debug!(endpoint = endpoint.name(), %error, "a kept connection was dead");
                 }
+                other => return other.map(|answer| (answer, link)),
             }
         }
         let mut link = self.connect(endpoint).await?;
@@ -178,16 +175,6 @@ impl Upstreams {
             }
             !shelf.idle.is_empty() || shelf.shared.is_some()
         });
-    }
-
-    /// Connections kept for later, for tests.
-    #[cfg(test)]
-    pub(crate) fn kept(&self) -> usize {
-        self.shelves
-            .borrow()
-            .values()
-            .map(|shelf| shelf.idle.len())
-            .sum()
     }
 }
 

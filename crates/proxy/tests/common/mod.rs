@@ -27,7 +27,19 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// A body of a test server.
 pub type Body = BoxBody<Bytes, std::io::Error>;
-type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+/// What a test server comes up with.
+pub type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// What a server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// HTTP/1.1, and lists no models.
+    Http1,
+    /// HTTP/1.1, and `GET /v1/models` is asked of the test.
+    Models,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
 
 /// What a server was asked.
 #[derive(Debug, Clone)]
@@ -67,11 +79,11 @@ impl Server {
     where
         F: Fn(Asked) -> Answer + Send + Sync + 'static,
     {
-        Self::start_with(answer, false).await
+        Self::start_with(answer, Speaks::Http1).await
     }
 
-    /// The same, over HTTP/2 with prior knowledge or HTTP/1.1.
-    pub async fn start_with<F>(answer: F, http2: bool) -> Self
+    /// The same, speaking something else.
+    pub async fn start_with<F>(answer: F, kind: Speaks) -> Self
     where
         F: Fn(Asked) -> Answer + Send + Sync + 'static,
     {
@@ -87,10 +99,10 @@ impl Server {
                 tokio::spawn(async move {
                     let service = service_fn(move |request: Request<Incoming>| {
                         let (log, answer) = (log.clone(), answer.clone());
-                        async move { Ok::<_, std::io::Error>(serve(request, &log, &*answer).await?) }
+                        async move { serve(request, &log, &*answer, kind == Speaks::Models).await }
                     });
                     let io = TokioIo::new(stream);
-                    if http2 {
+                    if kind == Speaks::Http2 {
                         let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                             .serve_connection(io, service)
                             .await;
@@ -178,8 +190,19 @@ async fn serve(
     request: Request<Incoming>,
     log: &Mutex<Vec<Asked>>,
     answer: &(dyn Fn(Asked) -> Answer + Send + Sync),
+    lists: bool,
 ) -> std::io::Result<Response<Body>> {
     let (head, body) = request.into_parts();
+    // Only servers with models of their own have something to say to this.
+    if head.uri.path() == "/v1/models" && lists {
+        let asked = Asked {
+            method: head.method,
+            uri: head.uri,
+            headers: head.headers,
+            body: Bytes::new(),
+        };
+        return Ok(answer(asked).await);
+    }
     if is_probe(&head.method, head.uri.path()) {
         return Ok(Response::builder()
             .status(404)
@@ -365,19 +388,23 @@ impl Gateway {
 
     /// Of any plan.
     pub async fn serve(options: ProxyOptions, plan: Plan) -> Self {
+        Self::learning(options, plan, false).await
+    }
+
+    /// The same, with a fleet that may ask the servers for their models.
+    pub async fn learning(options: ProxyOptions, plan: Plan, learn_models: bool) -> Self {
         let metrics = telemetry::Metrics::new();
         let scrape = ScrapeOptions {
             enabled: false,
             ..ScrapeOptions::default()
         };
-        let fleet = Fleet::new(
-            FleetOptions {
-                scrape,
-                learn_models: false,
-                ..FleetOptions::default()
-            },
-            metrics.clone(),
-        );
+        let mut options_of_fleet = FleetOptions {
+            scrape,
+            learn_models,
+            ..FleetOptions::default()
+        };
+        options_of_fleet.scheduling.empty_wait = Duration::from_millis(200);
+        let fleet = Fleet::new(options_of_fleet, metrics.clone());
         fleet.apply(plan.pools.values());
         fleet.learned(Duration::from_secs(5)).await;
         let plan = Arc::new(ArcSwap::from_pointee(plan));
