@@ -24,6 +24,16 @@ pub(crate) enum Listing {
     Models(Arc<[ModelInfo]>, Bytes),
 }
 
+impl Listing {
+    /// Whether two answers name the same models. Their bytes may differ: engines put the present time in.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Models(a, _), Self::Models(b, _)) => a == b,
+            (a, b) => a == b,
+        }
+    }
+}
+
 /// The servers of one model.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ModelEntry {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use routing::AppProtocol;
-use scheduling::{AdapterKey, EndpointId, Load, Time};
+use scheduling::{EndpointId, Load, Time};
 use serde::Serialize;
 use tokio::sync::Notify;
 use xxhash_rust::xxh3::xxh3_64;
@@ -64,8 +64,6 @@ pub(crate) struct Seen {
     pub(crate) load: Load,
     pub(crate) load_at: Option<Time>,
     pub(crate) models: Vec<String>,
-    /// Adapters by last use, newest first: what an engine's LRU slots hold.
-    pub(crate) adapters: Vec<AdapterKey>,
     pub(crate) error: Option<String>,
 }
 
@@ -170,6 +168,8 @@ pub struct EndpointStatus {
     pub kv_capacity_tokens: u64,
     /// Blocks believed to be in its prefix cache.
     pub cached_blocks: usize,
+    /// Adapters believed to be in its slots.
+    pub adapters: usize,
     /// Milliseconds since its metrics were read.
     pub scrape_age_ms: Option<u64>,
     /// What it is, as far as its metrics tell.

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scheduling::{Event, FailureKind, Ticket, Usage};
-use smallvec::SmallVec;
 
 use crate::endpoint::Wishes;
-use crate::pool::is_ready;
+use crate::pool::{Grant, is_ready};
 use crate::{Endpoint, Pool, RecordedDecision};
 
 /// Tokens that are reported together: enough to keep the lock out of the way of each chunk.
@@ -19,46 +18,39 @@ const PROGRESS: u32 = 32;
 pub struct Lease {
     pool: Arc<Pool>,
     ticket: Ticket,
-    endpoints: SmallVec<[Arc<Endpoint>; 4]>,
+    grant: Grant,
+    /// Which of the grant's servers has it.
     at: usize,
     unreported: u32,
     first_token_seen: bool,
     ended: bool,
     explanation: Option<Arc<RecordedDecision>>,
-    queued: Duration,
-    predicted_ttft: f64,
-    hit_tokens: u32,
 }
 
 impl Lease {
+    /// `grant` has one server at least.
     pub(crate) fn new(
         pool: Arc<Pool>,
         ticket: Ticket,
-        endpoints: SmallVec<[Arc<Endpoint>; 4]>,
+        grant: Grant,
         explanation: Option<Arc<RecordedDecision>>,
-        queued: Duration,
-        predicted_ttft: f64,
-        hit_tokens: u32,
     ) -> Self {
         Self {
             pool,
             ticket,
-            endpoints,
+            grant,
             at: 0,
             unreported: 0,
             first_token_seen: false,
             ended: false,
             explanation,
-            queued,
-            predicted_ttft,
-            hit_tokens,
         }
     }
 
     /// The server that has it now.
     #[must_use]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoints[self.at]
+        &self.grant.endpoints[self.at]
     }
 
     /// The pool it belongs to.
@@ -83,11 +75,15 @@ impl Lease {
     }
 
     /// Moves it to the next fallback that is still up. `None`: there is no other; it stays where it is.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a step with a side effect, not an iteration"
+    )]
     pub fn next(&mut self) -> Option<&Arc<Endpoint>> {
         let up = |endpoint: &Arc<Endpoint>| {
             !endpoint.gone() && self.pool.view(endpoint).is_some_and(|v| is_ready(&v))
         };
-        let ahead = self.endpoints.iter().skip(self.at + 1).position(up)?;
+        let ahead = self.grant.endpoints.iter().skip(self.at + 1).position(up)?;
         self.at += 1 + ahead;
         self.pool.observe(Event::Moved {
             ticket: self.ticket,
@@ -136,19 +132,19 @@ impl Lease {
     /// How long it waited.
     #[must_use]
     pub fn queued(&self) -> Duration {
-        self.queued
+        self.grant.queued
     }
 
     /// Expected seconds from the pick to its first token.
     #[must_use]
     pub fn predicted_ttft(&self) -> f64 {
-        self.predicted_ttft
+        self.grant.predicted_ttft
     }
 
     /// Tokens of its prompt expected in the first server's cache.
     #[must_use]
     pub fn hit_tokens(&self) -> u32 {
-        self.hit_tokens
+        self.grant.hit_tokens
     }
 
     fn end(&mut self, event: Event<'_>) {

@@ -175,8 +175,11 @@ impl Pool {
         else {
             return;
         };
-        if member.listing != listing {
+        if !member.listing.says_the_same(&listing) {
             if let Listing::Models(list, _) = &listing {
+                for model in list.iter() {
+                    self.shared.metrics.expect_model(&model.id, &model.id);
+                }
                 endpoint.seen.lock().models = list.iter().map(|model| model.id.clone()).collect();
             }
             member.listing = listing;
@@ -373,19 +376,23 @@ impl Pool {
     }
 
     async fn resolve_names(self: Arc<Self>, names: Vec<(String, u16)>) {
+        let mut failing: Vec<&str> = Vec::new();
         loop {
             for (host, port) in &names {
                 match resolve(host, *port).await {
                     Ok(addresses) => {
+                        failing.retain(|name| name != host);
                         self.members
                             .lock()
                             .resolved
                             .insert((host.clone(), *port), addresses);
                     }
-                    // The last answer is better than none.
-                    Err(error) => {
-                        tracing::warn!(pool = %self.label, host, %error, "host name does not resolve")
+                    // The last answer is better than none. It is said once.
+                    Err(error) if !failing.contains(&host.as_str()) => {
+                        failing.push(host);
+                        tracing::warn!(pool = %self.label, host, %error, "host name does not resolve");
                     }
+                    Err(_) => {}
                 }
             }
             self.reconcile();

@@ -4,6 +4,10 @@
 //! decision that became possible and sets the timer. A decision about a request of somebody else is delivered to
 //! whoever waits for it; so no request waits for a task to be scheduled that only moves decisions about.
 
+mod pick;
+mod status;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,22 +18,22 @@ use llm::StateKind;
 use parking_lot::Mutex;
 use routing::{PoolKey, PoolKind, PoolSpec};
 use rustc_hash::FxHashMap;
-use scheduling::{
-    Candidates, Decision, EndpointId, EndpointView, Event, Health, RejectReason, Request,
-    RequestKind, Ticket, Time,
-};
-use smallvec::SmallVec;
-use telemetry::{EndpointSnapshot, PoolSnapshot};
+use scheduling::{EndpointId, Event, Ticket, Time};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use crate::Endpoint;
 use crate::catalog::Catalog;
 use crate::decisions::Ring;
 use crate::endpoint::Wishes;
 use crate::fleet::Shared;
 use crate::members::{Members, Roster};
 use crate::state::StateTable;
-use crate::{Endpoint, EndpointStatus, Lease, RecordedDecision};
+use pick::{Outcome, resolve};
+
+pub(crate) use pick::Grant;
+pub use pick::{PickRequest, Rejection};
+pub(crate) use status::is_ready;
 
 /// A pool that lives. Shared by all threads.
 #[derive(Debug)]
@@ -73,82 +77,6 @@ impl Core {
     }
 }
 
-/// What a request brings to [`Pool::pick`].
-#[derive(Debug, Clone)]
-pub struct PickRequest<'a> {
-    /// `x-request-id`.
-    pub request_id: &'a str,
-    /// The model that the server will be asked for.
-    pub model: Option<&'a str>,
-    /// What is known about the work.
-    pub kind: RequestKind,
-    /// Hashes of the prompt's prefixes.
-    pub prefix: Arc<[u64]>,
-    /// Tokens of the prompt, estimated.
-    pub prompt_tokens: u32,
-    /// Most tokens it may generate.
-    pub max_output_tokens: Option<u32>,
-    /// Whether the answer streams, so that [`Lease::first_token`] will tell when its prefill is over.
-    pub streams: bool,
-    /// Class.
-    pub priority: i32,
-    /// Whom it belongs to, for fairness within a class.
-    pub flow: u64,
-    /// It must go there: the server holds what it refers to.
-    pub pinned: Option<Arc<Endpoint>>,
-    /// It should go there: session affinity.
-    pub preferred: Option<Arc<Endpoint>>,
-    /// Time from now after which its first token is worthless.
-    pub deadline: Option<Duration>,
-    /// Explain the decision.
-    pub explain: bool,
-}
-
-impl Default for PickRequest<'_> {
-    fn default() -> Self {
-        Self {
-            request_id: "",
-            model: None,
-            kind: RequestKind::Inference,
-            prefix: Arc::from([]),
-            prompt_tokens: 0,
-            max_output_tokens: None,
-            streams: false,
-            priority: 0,
-            flow: 0,
-            pinned: None,
-            preferred: None,
-            deadline: None,
-            explain: false,
-        }
-    }
-}
-
-/// No server for this request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rejection {
-    /// Why.
-    pub reason: RejectReason,
-    /// When to come back.
-    pub retry_after: Duration,
-}
-
-/// A decision with addresses instead of numbers.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    Granted(Grant),
-    Rejected(Rejection),
-}
-
-#[derive(Debug)]
-pub(crate) struct Grant {
-    pub(crate) endpoints: SmallVec<[Arc<Endpoint>; 4]>,
-    pub(crate) explanation: Option<RecordedDecision>,
-    pub(crate) queued: Duration,
-    pub(crate) predicted_ttft: f64,
-    pub(crate) hit_tokens: u32,
-}
-
 impl Pool {
     pub(crate) fn new(shared: Arc<Shared>, spec: Arc<PoolSpec>) -> Arc<Self> {
         let core = Core {
@@ -180,37 +108,6 @@ impl Pool {
     #[must_use]
     pub fn spec(&self) -> Arc<PoolSpec> {
         self.spec.load_full()
-    }
-
-    /// Picks a server. Returns at once unless the core makes the request wait; dropping the future takes the request
-    /// back.
-    ///
-    /// # Errors
-    /// The reason why there is no server for it.
-    pub async fn pick(self: &Arc<Self>, request: PickRequest<'_>) -> Result<Lease, Rejection> {
-        let began = std::time::Instant::now();
-        let now = self.shared.now();
-        let explain = request.explain || self.ring.sample(now);
-        let arrival = self.arrival(&request, now, explain);
-        let (ticket, outcome) = match self.arrive(now, arrival) {
-            Arrived::Decided(ticket, outcome) => (ticket, outcome),
-            Arrived::Waiting(waiting) => (waiting.ticket, waiting.outcome().await),
-        };
-        match outcome {
-            Outcome::Granted(grant) => {
-                let took = began.elapsed().saturating_sub(grant.queued);
-                let ratio = f64::from(grant.hit_tokens) / f64::from(request.prompt_tokens.max(1));
-                self.shared.metrics.decided(took, Some(ratio));
-                Ok(self.lease(ticket, grant, &request))
-            }
-            Outcome::Rejected(rejection) => {
-                self.shared.metrics.decided(began.elapsed(), None);
-                self.shared
-                    .metrics
-                    .shed(&self.label, rejection.reason.code());
-                Err(rejection)
-            }
-        }
     }
 
     /// Whether somebody here serves this model: a configured name, or one that a server lists.
@@ -249,16 +146,6 @@ impl Pool {
             .remember(self.shared.now(), id, endpoint.uid());
     }
 
-    /// All servers now.
-    #[must_use]
-    pub fn endpoints(&self) -> Vec<EndpointStatus> {
-        let views = self.views();
-        views
-            .into_iter()
-            .map(|(endpoint, view)| status(&endpoint, &view))
-            .collect()
-    }
-
     /// The server with this [`Endpoint::token`].
     #[must_use]
     pub fn endpoint_by_token(&self, token: u64) -> Option<Arc<Endpoint>> {
@@ -267,19 +154,13 @@ impl Pool {
 
     /// The server at this address, for picks that come from outside.
     #[must_use]
-    pub fn endpoint_at(&self, address: std::net::SocketAddr) -> Option<Arc<Endpoint>> {
+    pub fn endpoint_at(&self, address: SocketAddr) -> Option<Arc<Endpoint>> {
         self.roster
             .load()
             .endpoints()
             .iter()
             .find(|endpoint| endpoint.address == address)
             .cloned()
-    }
-
-    /// The last decisions that were explained, newest first.
-    #[must_use]
-    pub fn recent_decisions(&self) -> Vec<RecordedDecision> {
-        self.ring.list()
     }
 
     /// Requests in flight.
@@ -290,127 +171,6 @@ impl Pool {
 
     pub(crate) fn load_only(&self) -> bool {
         self.key.kind == PoolKind::Service
-    }
-
-    /// The pool for the metrics page.
-    pub(crate) fn snapshot(&self) -> PoolSnapshot {
-        let stats = self.core.lock().pool.stats();
-        let now = self.shared.now();
-        let ttl = self.shared.options.scheduling.scrape_ttl;
-        let endpoints = self.views().into_iter().map(|(endpoint, view)| {
-            let load = endpoint.fresh_load(now, ttl);
-            EndpointSnapshot {
-                name: endpoint.name.clone(),
-                ready: is_ready(&view),
-                in_flight: view.in_flight,
-                waiting: load.waiting,
-                running: load.running,
-                kv_usage: load.kv_usage,
-            }
-        });
-        PoolSnapshot {
-            pool: self.label.clone(),
-            name: self.key.name.as_str().into(),
-            endpoints: endpoints.collect(),
-            queued: stats.queued_by_priority,
-            index_blocks: stats.index_blocks,
-            saturated: stats.saturated,
-        }
-    }
-
-    fn views(&self) -> Vec<(Arc<Endpoint>, EndpointView)> {
-        let roster = self.roster.load_full();
-        let core = self.core.lock();
-        let view =
-            |endpoint: &Arc<Endpoint>| Some((endpoint.clone(), core.pool.endpoint(endpoint.id)?));
-        roster.endpoints().iter().filter_map(view).collect()
-    }
-
-    pub(crate) fn view(&self, endpoint: &Endpoint) -> Option<EndpointView> {
-        self.core.lock().pool.endpoint(endpoint.id)
-    }
-
-    /// The request in the core's words.
-    fn arrival(&self, request: &PickRequest<'_>, now: Time, explain: bool) -> Request {
-        let catalog = self.catalog.load();
-        let entry = request.model.and_then(|model| catalog.get(model));
-        let candidates = match (&request.pinned, entry) {
-            (Some(pinned), _) => Candidates::Only(Arc::from([pinned.id])),
-            (None, Some(entry)) => Candidates::Only(entry.servers.clone()),
-            (None, None) => Candidates::All,
-        };
-        Request {
-            kind: request.kind,
-            prefix: request.prefix.clone(),
-            prompt_tokens: request.prompt_tokens,
-            max_output_tokens: request.max_output_tokens,
-            streams: request.streams,
-            priority: request.priority,
-            flow: request.flow,
-            adapter: entry.and_then(|entry| entry.adapter),
-            candidates,
-            preferred: request
-                .preferred
-                .as_ref()
-                .filter(|endpoint| !endpoint.gone())
-                .map(|endpoint| endpoint.id),
-            exclude: SmallVec::new(),
-            deadline: request.deadline.map(|deadline| now + deadline),
-            explain,
-        }
-    }
-
-    fn arrive(self: &Arc<Self>, now: Time, request: Request) -> Arrived {
-        let mut core = self.core.lock();
-        let ticket = core.pool.arrive(now, request);
-        if core.closed {
-            core.pool.observe(now, Event::Abandoned { ticket });
-            let rejection = Rejection {
-                reason: RejectReason::NoReadyEndpoint,
-                retry_after: Duration::from_secs(1),
-            };
-            return Arrived::Decided(ticket, Outcome::Rejected(rejection));
-        }
-        if let Some(outcome) = self.settle(&mut core, now, Some(ticket)) {
-            return Arrived::Decided(ticket, outcome);
-        }
-        let (sender, receiver) = oneshot::channel();
-        core.waiters.insert(ticket, sender);
-        Arrived::Waiting(Waiting {
-            pool: self.clone(),
-            ticket,
-            receiver,
-            decided: false,
-        })
-    }
-
-    fn lease(self: &Arc<Self>, ticket: Ticket, grant: Grant, request: &PickRequest<'_>) -> Lease {
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.busy.notify_waiters();
-        }
-        let explanation = grant.explanation.map(|mut decision| {
-            decision.request_id = request.request_id.to_owned();
-            decision.pool = self.label.to_string();
-            decision.model = request.model.map(str::to_owned);
-            decision.priority = request.priority;
-            decision.prompt_tokens = request.prompt_tokens;
-            let decision = Arc::new(decision);
-            self.ring.push(decision.clone());
-            decision
-        });
-        Lease::new(
-            self.clone(),
-            ticket,
-            grant.endpoints,
-            explanation,
-            grant.queued,
-            grant.predicted_ttft,
-            grant.hit_tokens,
-        )
-    }
-
-    pub(crate) fn lease_ended(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Tells the core what happened.
@@ -485,124 +245,6 @@ impl Pool {
     pub(crate) fn close_core(&self) {
         self.with_core(|core, _| core.closed = true);
         self.timer.notify_one();
-    }
-}
-
-fn resolve(core: &mut Core, now: Time, decision: Decision) -> Outcome {
-    match decision {
-        Decision::Reject {
-            reason,
-            retry_after,
-            ..
-        } => Outcome::Rejected(Rejection {
-            reason,
-            retry_after,
-        }),
-        Decision::Dispatch {
-            ticket,
-            endpoints,
-            explanation,
-            queued,
-            predicted_ttft,
-            hit_tokens,
-        } => {
-            let found: SmallVec<[Arc<Endpoint>; 4]> = endpoints
-                .iter()
-                .filter_map(|id| core.endpoint(*id).cloned())
-                .collect();
-            if found.is_empty() {
-                core.pool.observe(now, Event::Abandoned { ticket });
-                let reason = RejectReason::NoReadyEndpoint;
-                return Outcome::Rejected(Rejection {
-                    reason,
-                    retry_after: Duration::from_secs(1),
-                });
-            }
-            let name = |id| {
-                core.endpoint(id)
-                    .map_or_else(String::new, |endpoint| endpoint.name().to_owned())
-            };
-            let explanation = explanation.map(|explanation| RecordedDecision {
-                queued_ms: queued.as_secs_f64() * 1e3,
-                predicted_ttft,
-                hit_tokens,
-                ..RecordedDecision::new(*explanation, name)
-            });
-            Outcome::Granted(Grant {
-                endpoints: found,
-                explanation,
-                queued,
-                predicted_ttft,
-                hit_tokens,
-            })
-        }
-    }
-}
-
-/// Up and not on its way out.
-pub(crate) fn is_ready(view: &EndpointView) -> bool {
-    !view.draining && matches!(view.health, Health::Up | Health::Suspect)
-}
-
-fn status(endpoint: &Endpoint, view: &EndpointView) -> EndpointStatus {
-    let seen = endpoint.seen.lock();
-    EndpointStatus {
-        name: endpoint.name().to_owned(),
-        address: endpoint.address,
-        ready: is_ready(view),
-        health: view.health.name(),
-        draining: view.draining,
-        open: view.open,
-        in_flight: view.in_flight,
-        decoding: view.decoding,
-        pending_tokens: view.pending_tokens,
-        waiting: view.waiting,
-        running: view.running,
-        kv_usage: view.kv_usage,
-        kv_capacity_tokens: view.kv_capacity_tokens,
-        cached_blocks: view.cached_blocks,
-        scrape_age_ms: view
-            .scrape_age
-            .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
-        engine: seen.engine,
-        models: seen.models.clone(),
-        error: seen.error.clone(),
-    }
-}
-
-enum Arrived {
-    Decided(Ticket, Outcome),
-    Waiting(Waiting),
-}
-
-/// A request that the core makes wait. Dropped early, it takes the request back, also if the decision is on its way.
-struct Waiting {
-    pool: Arc<Pool>,
-    ticket: Ticket,
-    receiver: oneshot::Receiver<Outcome>,
-    decided: bool,
-}
-
-impl Waiting {
-    async fn outcome(mut self) -> Outcome {
-        let outcome = (&mut self.receiver).await;
-        self.decided = outcome.is_ok();
-        outcome.unwrap_or(Outcome::Rejected(Rejection {
-            reason: RejectReason::NoReadyEndpoint,
-            retry_after: Duration::from_secs(1),
-        }))
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if !self.decided {
-            let ticket = self.ticket;
-            self.pool.with_core(|core, now| {
-                core.waiters.remove(&ticket);
-                core.pool.observe(now, Event::Abandoned { ticket });
-            });
-        }
     }
 }
 

@@ -26,8 +26,6 @@ const MODELS: &str = "/v1/models";
 const MODELS_APART: Duration = Duration::from_secs(1);
 /// A server without a metrics page is asked for it this much less often.
 const NO_PAGE: u32 = 10;
-/// Adapters remembered for a server that does not say how many slots it has.
-const ADAPTERS: usize = 64;
 
 /// Starts the watcher of a server.
 pub(crate) fn spawn(pool: &Arc<Pool>, endpoint: &Arc<Endpoint>) -> AbortHandle {
@@ -46,6 +44,8 @@ struct Watcher {
     last_scrape: Instant,
     last_models: Option<Instant>,
     well: bool,
+    /// It has a metrics page, as far as is known.
+    has_page: bool,
     profile: EndpointProfile,
     started: Option<f64>,
 }
@@ -77,6 +77,7 @@ impl Watcher {
             last_scrape: now,
             last_models: None,
             well: true,
+            has_page: true,
             profile: EndpointProfile {
                 load_only: plain,
                 ..EndpointProfile::default()
@@ -101,10 +102,13 @@ impl Watcher {
     async fn round(&mut self) {
         self.hear_wishes();
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
-        if due(self.models_at) {
-            self.models().await;
+        // A server that does not pass its probe is asked nothing else: each question would only wait for its time to
+        // run out.
+        let mut answers = self.well;
+        if answers && due(self.models_at) {
+            answers = self.models().await;
         }
-        if due(self.scrape_at) {
+        if answers && due(self.scrape_at) {
             self.scrape().await;
         }
         if due(self.probe_at) {
@@ -128,10 +132,11 @@ impl Watcher {
 
     /// Sleeps until something is due, is wished for, or the pool gets busy.
     async fn wait(&mut self) {
-        let due = [self.scrape_at, self.models_at, self.probe_at]
+        let questions = [self.scrape_at, self.models_at]
             .into_iter()
             .flatten()
-            .min();
+            .filter(|_| self.well);
+        let due = questions.chain(self.probe_at).min();
         let sleep = async {
             match due {
                 Some(at) => sleep_until(at).await,
@@ -142,7 +147,7 @@ impl Watcher {
         tokio::select! {
             () = sleep => {}
             () = self.endpoint.wishes.changed() => {}
-            () = self.pool.busy.notified(), if idle && self.scrape_at.is_some() => {
+            () = self.pool.busy.notified(), if idle && self.scrape_at.is_some() && self.has_page => {
                 let fast = self.last_scrape + self.pool.shared.options.scrape.fast;
                 self.scrape_at = self.scrape_at.map(|at| at.min(fast));
             }
@@ -182,6 +187,7 @@ impl Watcher {
             Ok(_) if self.pool.in_flight() > 0 => fast,
             Ok(_) => slow,
         };
+        self.has_page = !matches!(answer, Err(Error::Status(_)));
         self.last_scrape = Instant::now();
         self.scrape_at = Some(self.last_scrape + period);
         match answer {
@@ -207,7 +213,12 @@ impl Watcher {
             .zip(page.started)
             .is_some_and(|(before, now)| before != now);
         self.started = page.started.or(self.started);
-        let (adapters, max) = self.seen(&page, restarted);
+        self.note(&page);
+        let active: Option<Vec<AdapterKey>> = page
+            .lora
+            .as_ref()
+            .map(|lora| lora.active.iter().map(|name| adapter_key(name)).collect());
+        let max = page.lora.as_ref().and_then(|lora| lora.max);
         let profile = EndpointProfile {
             kv_capacity_tokens: page.kv_capacity_tokens.or(self.profile.kv_capacity_tokens),
             max_lora: max.or(self.profile.max_lora),
@@ -231,7 +242,7 @@ impl Watcher {
                     },
                 );
             }
-            if let Some(resident) = &adapters {
+            if let Some(resident) = &active {
                 core.pool.observe(
                     now,
                     Event::Adapters {
@@ -245,44 +256,23 @@ impl Watcher {
         });
     }
 
-    /// Notes a page for status and metrics. Returns the adapters that are resident, if any was ever seen: engines keep
-    /// the ones used last in their slots, also when no request uses them any more.
-    fn seen(&self, page: &Page, restarted: bool) -> (Option<Vec<AdapterKey>>, Option<u32>) {
+    /// Notes a page for status and metrics.
+    fn note(&self, page: &Page) {
         let mut seen = self.endpoint.seen.lock();
         seen.engine = page.engine.or(seen.engine);
         seen.load = page.load;
         seen.load_at = Some(self.pool.shared.now());
         seen.error = None;
-        if restarted {
-            seen.adapters.clear();
-        }
-        let Some(lora) = &page.lora else {
-            return (restarted.then(Vec::new), None);
-        };
-        let mut adapters: Vec<AdapterKey> =
-            lora.active.iter().map(|name| adapter_key(name)).collect();
-        adapters.extend(
-            seen.adapters
-                .iter()
-                .filter(|known| !adapters.contains(known))
-                .copied()
-                .collect::<Vec<_>>(),
-        );
-        adapters.truncate(
-            lora.max
-                .map_or(ADAPTERS, |max| max as usize)
-                .max(lora.active.len()),
-        );
-        seen.adapters.clone_from(&adapters);
-        (Some(adapters), lora.max)
     }
 
-    async fn models(&mut self) {
+    /// Asks for the models; says whether the server answered at all.
+    async fn models(&mut self) -> bool {
         let options = &self.pool.shared.options;
         let (period, limit) = (options.models_period, options.probe.timeout);
         let answer = self.get(MODELS, limit).await;
         let now = Instant::now();
         self.last_models = Some(now);
+        let answered = answer.is_ok();
         let listing = match answer {
             Ok((StatusCode::OK, body)) => match llm::parse_models(&body) {
                 Some(list) => Some(Listing::Models(list.into(), body)),
@@ -309,6 +299,7 @@ impl Watcher {
         if let Some(listing) = listing {
             self.pool.listed(&self.endpoint, listing);
         }
+        answered
     }
 
     async fn probe(&mut self) {

@@ -1,9 +1,11 @@
 //! Gauges of pools and servers, set from one picture of everything that lives.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::Names;
 use crate::families::{self as f, FloatGauge, Gauges, Labels};
@@ -55,6 +57,8 @@ pub(crate) struct Pools {
     waiting: Gauges,
     running: Gauges,
     kv_usage: Gauges,
+    /// Priorities that ever waited, by pool: one that waits no more is 0, not what it was.
+    priorities: Mutex<FxHashMap<Arc<str>, BTreeSet<i32>>>,
     owners: Arc<Owners>,
 }
 
@@ -160,7 +164,7 @@ impl PoolFamilies {
         }
     }
 
-    fn set(&self, pool: &PoolSnapshot, set: &Setter<'_>) {
+    fn set(&self, pool: &PoolSnapshot, queued: &[(i32, usize)], set: &Setter<'_>) {
         let name = || vec![("name", pool.name.clone())];
         set.pool(&self.kv_usage, name(), average(pool, |e| e.kv_usage));
         set.pool(
@@ -183,7 +187,7 @@ impl PoolFamilies {
             ];
             set.pool(family, labels, pool.index_blocks as f64);
         }
-        for (priority, size) in &pool.queued {
+        for (priority, size) in queued {
             let labels = vec![
                 ("fairness_id", "".into()),
                 ("priority", priority.to_string().into()),
@@ -300,6 +304,7 @@ impl Pools {
                 "pointsman_endpoint_kv_cache_usage_ratio",
                 "Share of KV cache in use, as scraped",
             ),
+            priorities: Mutex::default(),
             owners,
         }
     }
@@ -327,13 +332,31 @@ impl Pools {
         removed
     }
 
+    /// The queue by priority, with those that waited before.
+    fn queued(&self, pool: &PoolSnapshot) -> Vec<(i32, usize)> {
+        let mut priorities = self.priorities.lock();
+        let known = priorities.entry(pool.pool.clone()).or_default();
+        known.extend(pool.queued.iter().map(|(priority, _)| *priority));
+        let size = |priority: i32| {
+            pool.queued
+                .iter()
+                .find(|(p, _)| *p == priority)
+                .map_or(0, |(_, size)| *size)
+        };
+        known
+            .iter()
+            .map(|&priority| (priority, size(priority)))
+            .collect()
+    }
+
     fn set_pool(&self, pool: &PoolSnapshot) {
         let set = Setter {
             pool: &pool.pool,
             owners: &self.owners,
         };
+        let queued = self.queued(pool);
         for families in [&self.gaie, &self.llmd].into_iter().flatten() {
-            families.set(pool, &set);
+            families.set(pool, &queued, &set);
         }
         let by_pool = || vec![("pool", pool.pool.clone())];
         set.pool(
@@ -342,7 +365,7 @@ impl Pools {
             f64::from(u8::from(pool.saturated)),
         );
         set.pool(&self.index_blocks, by_pool(), pool.index_blocks as f64);
-        for (priority, size) in &pool.queued {
+        for (priority, size) in &queued {
             let labels = vec![
                 ("pool", pool.pool.clone()),
                 ("priority", priority.to_string().into()),

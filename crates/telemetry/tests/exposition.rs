@@ -1,5 +1,11 @@
 //! The pages as Prometheus reads them, and the access log.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a test fails by panicking, and tables are long"
+)]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -326,9 +332,19 @@ fn series_go_with_their_servers_and_pools() {
             ),
         ],
     );
-    metrics.set_pools(&[snapshot(&["pod-1"])]);
+    metrics.set_pools(&[PoolSnapshot {
+        queued: Vec::new(),
+        ..snapshot(&["pod-1"])
+    }]);
     let page = metrics.encode_text();
     assert!(!page.contains("pod-2"), "{page}");
+    assert_values(
+        &page,
+        &[(
+            "pointsman_queue_size{pool=\"default/p\",priority=\"0\"}",
+            0.0,
+        )],
+    );
     assert!(page.contains("pointsman_requests_total{pool=\"default/p\",endpoint=\"pod-1\""));
     // A handle from before the pruning must not swallow what comes after it.
     metrics.record(&record());
