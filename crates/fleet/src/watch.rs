@@ -132,6 +132,15 @@ impl Watcher {
 
     /// Sleeps until something is due, is wished for, or the pool gets busy.
     async fn wait(&mut self) {
+        let pool = self.pool.clone();
+        // Listened to before the look at the pool, so that no beginning of work falls between the two.
+        let busy = pool.busy.notified();
+        tokio::pin!(busy);
+        busy.as_mut().enable();
+        let idle = pool.in_flight() == 0;
+        if !idle {
+            self.hurry();
+        }
         let questions = [self.scrape_at, self.models_at]
             .into_iter()
             .flatten()
@@ -143,14 +152,18 @@ impl Watcher {
                 None => std::future::pending().await,
             }
         };
-        let idle = self.pool.in_flight() == 0;
         tokio::select! {
             () = sleep => {}
             () = self.endpoint.wishes.changed() => {}
-            () = self.pool.busy.notified(), if idle && self.scrape_at.is_some() && self.has_page => {
-                let fast = self.last_scrape + self.pool.shared.options.scrape.fast;
-                self.scrape_at = self.scrape_at.map(|at| at.min(fast));
-            }
+            () = busy, if idle && self.scrape_at.is_some() => self.hurry(),
+        }
+    }
+
+    /// The pool has work: the next scrape comes after the short time.
+    fn hurry(&mut self) {
+        if self.has_page {
+            let fast = self.last_scrape + self.pool.shared.options.scrape.fast;
+            self.scrape_at = self.scrape_at.map(|at| at.min(fast));
         }
     }
 

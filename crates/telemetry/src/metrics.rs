@@ -60,7 +60,7 @@ pub struct Metrics {
     rewrites: Vec<Counters>,
     reload_failures: Counter,
     reload_ok: FloatGauge,
-    connections: [FloatGauge; 2],
+    connections: [Arc<[FloatGauge]>; 2],
     owners: Arc<Owners>,
     hooks: Mutex<Vec<Hook>>,
 }
@@ -69,7 +69,8 @@ pub struct Metrics {
 #[derive(Debug)]
 struct Decisions {
     duration: Histogram,
-    attempts: Counters,
+    success: Counter,
+    failure: Counter,
     hit_ratio: Histogram,
 }
 
@@ -94,9 +95,11 @@ impl Decisions {
             format!("{prefix}_scheduler_attempts"),
             "Decisions by result",
         );
+        let by_status = |status: &str| f::counter(&attempts, &vec![("status", status.into())]);
         Self {
             duration,
-            attempts,
+            success: by_status("success"),
+            failure: by_status("failure"),
             hit_ratio,
         }
     }
@@ -130,11 +133,7 @@ impl Metrics {
             .filter_map(|(name, on)| on.then_some(name))
             .collect();
         let connections = f::gauges(r, "pointsman_connections", "Open connections");
-        let side = |side: &str| {
-            connections
-                .get_or_create(&vec![("side", side.into())])
-                .clone()
-        };
+        let side = |side: &str| Arc::from([f::gauge(&connections, &vec![("side", side.into())])]);
         build_info(r, &prefixes);
         let reload_failures = Counter::default();
         let help = "Configurations that did not load";
@@ -208,17 +207,14 @@ impl Metrics {
     pub fn decided(&self, took: Duration, hit_ratio: Option<f64>) {
         for decisions in &self.decisions {
             decisions.duration.observe(took.as_secs_f64());
-            let status = if hit_ratio.is_some() {
-                "success"
-            } else {
-                "failure"
-            };
-            decisions
-                .attempts
-                .get_or_create(&vec![("status", status.into())])
-                .inc();
-            if let Some(ratio) = hit_ratio {
-                decisions.hit_ratio.observe(ratio);
+            match hit_ratio {
+                Some(ratio) => {
+                    decisions.success.inc();
+                    decisions.hit_ratio.observe(ratio);
+                }
+                None => {
+                    decisions.failure.inc();
+                }
             }
         }
     }
@@ -262,7 +258,7 @@ impl Metrics {
     /// A connection is open until the guard is dropped.
     #[must_use]
     pub fn connection(&self, side: ConnectionSide) -> Open {
-        Open::new(vec![self.connections[side as usize].clone()])
+        Open::new(self.connections[side as usize].clone())
     }
 
     /// The present state of every pool. Series of pools and servers that are not in it are removed.
@@ -324,11 +320,11 @@ fn build_info(r: &mut Registry, prefixes: &[&str]) {
 
 /// Counts one in some gauges while it lives.
 #[derive(Debug)]
-pub struct Open(Vec<FloatGauge>);
+pub struct Open(Arc<[FloatGauge]>);
 
 impl Open {
-    fn new(gauges: Vec<FloatGauge>) -> Self {
-        for gauge in &gauges {
+    fn new(gauges: Arc<[FloatGauge]>) -> Self {
+        for gauge in gauges.iter() {
             gauge.inc();
         }
         Self(gauges)
@@ -337,7 +333,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        for gauge in &self.0 {
+        for gauge in self.0.iter() {
             gauge.dec();
         }
     }

@@ -105,6 +105,7 @@ pub(crate) struct Requests {
     own: OwnFamilies,
     series: RwLock<FxHashMap<u64, Arc<Series>>>,
     servers: RwLock<FxHashMap<u64, Arc<Server>>>,
+    running: RwLock<FxHashMap<Arc<str>, Arc<[FloatGauge]>>>,
     models: Mutex<FxHashSet<Arc<str>>>,
     flows: Mutex<FxHashSet<Arc<str>>>,
     owners: Arc<Owners>,
@@ -125,6 +126,7 @@ impl Requests {
             own: OwnFamilies::new(registry),
             series: RwLock::default(),
             servers: RwLock::default(),
+            running: RwLock::default(),
             models: Mutex::default(),
             flows: Mutex::default(),
             owners,
@@ -151,12 +153,18 @@ impl Requests {
     }
 
     /// The gauges that count requests of a model in progress.
-    pub(crate) fn running(&self, model: &str) -> Vec<FloatGauge> {
+    pub(crate) fn running(&self, model: &str) -> Arc<[FloatGauge]> {
+        if let Some(known) = self.running.read().get(model) {
+            return known.clone();
+        }
         let model = admit(&self.models, model);
-        self.objectives
+        let gauges = self
+            .objectives
             .iter()
-            .map(|families| gauge(&families.running, &families.running_labels(&model)))
-            .collect()
+            .map(|families| gauge(&families.running, &families.running_labels(&model)));
+        let gauges: Arc<[FloatGauge]> = gauges.collect();
+        self.running.write().insert(model, gauges.clone());
+        gauges
     }
 
     /// Makes the request counters of a model exist with the value zero, so that dashboards and autoscalers see "none
