@@ -229,7 +229,7 @@ impl PageReader {
             rules
                 .entry(name.as_bytes().to_vec())
                 .or_default()
-                .push(rule)
+                .push(rule);
         };
         for (engine, field, name, labels) in PRESETS {
             if *source(mapping, *field) == MetricSource::Preset {
