@@ -110,3 +110,67 @@ fn a_hot_prefix_is_copied_instead_of_queued_for() {
         ttft[ttft.len() * 9 / 10]
     );
 }
+
+#[test]
+fn those_that_wait_for_a_warm_endpoint_send_others_elsewhere() {
+    let (mut pool, _) = pool(Config::default(), 2);
+    let (first, warm) = common::send(&mut pool, secs(0.0), prompt(1, 100, 1, 1));
+    common::complete(&mut pool, secs(0.5), first);
+    let load = scheduling::Load {
+        waiting: Some(6),
+        running: Some(6),
+        kv_usage: None,
+    };
+    pool.observe(
+        secs(1.0),
+        scheduling::Event::Scraped {
+            endpoint: warm,
+            load,
+        },
+    );
+    for at in 0..30 {
+        pool.arrive(secs(1.0), prompt(1, 100, 10 + at, 20));
+    }
+    let went = winners(&drain(&mut pool, secs(1.0)));
+    assert!(went.values().all(|id| *id != warm));
+    assert!(!went.is_empty(), "the line for the warm one is long enough");
+    let waiting = pool.stats().queued;
+    assert!(waiting > 0 && waiting + went.len() == 30, "{waiting}");
+}
+
+#[test]
+fn an_idle_fleet_is_used_in_turn() {
+    let (mut pool, ids) = pool(Config::default(), 3);
+    let mut seen = Vec::new();
+    for at in 0..9 {
+        let (ticket, id) = common::send(&mut pool, secs(f64::from(at)), common::opaque());
+        common::complete(&mut pool, secs(f64::from(at) + 0.5), ticket);
+        seen.push(id);
+    }
+    assert!(
+        seen.windows(3)
+            .all(|three| ids.iter().all(|id| three.contains(id))),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn the_index_forgets_what_the_engine_must_have_evicted() {
+    let mut pool = scheduling::Pool::new(Config::default(), 1);
+    let profile = scheduling::EndpointProfile {
+        kv_capacity_tokens: Some(100 * 64),
+        ..Default::default()
+    };
+    let id = pool.join(secs(0.0), profile);
+    for at in 0..5_u32 {
+        let (ticket, _) = common::send(
+            &mut pool,
+            secs(f64::from(at)),
+            prompt(u64::from(at), 60, 0, 0),
+        );
+        common::complete(&mut pool, secs(f64::from(at) + 0.5), ticket);
+        let cached = pool.endpoint(id).map(|it| it.cached_blocks);
+        // A hundred blocks, one of which held the odd tokens while the prompt ran.
+        assert_eq!(cached, Some(if at == 0 { 60 } else { 99 }));
+    }
+}
