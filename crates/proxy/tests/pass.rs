@@ -225,3 +225,42 @@ async fn expect_continue_and_chunked_bodies_are_understood() {
         !asked.headers.contains_key("expect") && !asked.headers.contains_key("transfer-encoding")
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_workers_serve_one_port() {
+    let server = Server::fixed(200, "application/json", JSON).await;
+    let gateway = Gateway::with(&[&server], |options| options.threads = 4, |_| {}).await;
+    let replies = futures_util::future::join_all((0..100).map(|_| gateway.post(PATH, CHAT))).await;
+    assert!(
+        replies
+            .iter()
+            .all(|reply| reply.status == 200 && reply.text() == JSON)
+    );
+    assert_eq!(server.count(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ids_are_made_where_a_client_brings_none_that_is_fit() {
+    let server = Server::start(|_| {
+        Box::pin(async {
+            Response::builder()
+                .header("x-request-id", "the server's")
+                .body(full("x"))
+                .expect("response")
+        })
+    })
+    .await;
+    let gateway = Gateway::to(&[&server]).await;
+    let long = "x".repeat(129);
+    for bad in ["", "has space", long.as_str()] {
+        let mut request = post(PATH, CHAT);
+        request
+            .headers_mut()
+            .insert("x-request-id", bad.parse().expect("value"));
+        let reply = gateway.send(request).await;
+        let ids: Vec<_> = reply.headers.get_all("x-request-id").iter().collect();
+        assert_eq!(ids.len(), 1);
+        assert_eq!(ids[0].len(), 36, "{bad:?} became {:?}", ids[0]);
+        assert_eq!(server.last().headers["x-request-id"], ids[0]);
+    }
+}

@@ -7,6 +7,7 @@ use common::{CHAT, Gateway, PATH, Server, post};
 use http::Request;
 use http_body_util::Full;
 use routing::{Filter, Match, PathMatch, PoolKind, Target};
+use tokio::io::AsyncWriteExt;
 
 async fn server() -> Server {
     Server::fixed(200, "application/json", "{}").await
@@ -310,8 +311,71 @@ async fn a_client_that_stops_in_mid_body_gets_408() {
         answer.starts_with("HTTP/1.1 408 ") && answer.contains("client_timeout"),
         "{answer}"
     );
-    // And one that stops in its head is not waited for either.
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_head_is_not_waited_for_but_an_idle_connection_is() {
+    let server = server().await;
+    let patience = std::time::Duration::from_millis(300);
+    let gateway = Gateway::with(
+        &[&server],
+        |options| options.deadlines.client_header = patience,
+        |_| {},
+    )
+    .await;
     gateway.raw(b"POST / HTTP/1.1\r\nho").await;
+
+    let mut trickle = tokio::net::TcpStream::connect(gateway.address)
+        .await
+        .expect("connect");
+    let head = b"GET /x HTTP/1.1\r\nhost: test\r\nx-long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    let mut cut = false;
+    for byte in head {
+        cut = trickle.write_all(&[*byte]).await.is_err();
+        if cut {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(
+        cut,
+        "a byte every 20 ms held the connection for longer than {patience:?}"
+    );
+
+    let mut idle = tokio::net::TcpStream::connect(gateway.address)
+        .await
+        .expect("connect");
+    for _ in 0..2 {
+        idle.write_all(b"GET /x HTTP/1.1\r\nhost: test\r\n\r\n")
+            .await
+            .expect("still open");
+        let head = common::read_head(&mut idle).await.expect("an answer");
+        assert!(head.starts_with(b"HTTP/1.1 200 "));
+        common::read_body(&head, &mut idle).await;
+        tokio::time::sleep(2 * patience).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_model_may_be_named_by_a_header_on_trusted_listeners_only() {
+    let server = server().await;
+    for (trusted, model) in [(false, "m"), (true, "forced")] {
+        let pool = common::pool(PoolKind::Inference, &[server.address]);
+        let plan = common::plan(vec![common::rule(PoolKind::Inference)], pool, trusted);
+        let gateway = Gateway::serve(common::options(), plan).await;
+        let mut request = post(PATH, CHAT);
+        request.headers_mut().insert(
+            "x-gateway-model-name-rewrite",
+            "forced".parse().expect("value"),
+        );
+        assert_eq!(gateway.send(request).await.status, 200);
+        let asked = server.last();
+        assert_eq!(
+            asked.body,
+            CHAT.replacen("\"m\"", &format!("\"{model}\""), 1)
+        );
+        assert!(!asked.headers.contains_key("x-gateway-model-name-rewrite"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -52,23 +52,11 @@ impl Wanted {
     }
 }
 
-/// The pool that knows `model`; the first one that runs when none does.
-pub(crate) fn pool_for_model(
-    exchange: &Exchange,
-    routed: &Routed,
-    model: &str,
-) -> Result<Arc<Pool>, Refusal> {
-    let mut first = None;
-    for key in &routed.pools {
-        let Some(pool) = exchange.worker.fleet.pool(key) else {
-            continue;
-        };
-        if routed.pools.len() == 1 || pool.knows_model(model) {
-            return Ok(pool);
-        }
-        first.get_or_insert(pool);
-    }
-    first.ok_or(Refusal::NoPool)
+/// The pool that knows `model`; the first one when none does.
+pub(crate) fn pool_for_model(routed: &Routed, model: &str) -> Result<Arc<Pool>, Refusal> {
+    let known = |pool: &&Arc<Pool>| routed.pools.len() == 1 || pool.knows_model(model);
+    let pool = routed.pools.iter().find(known).or(routed.pools.first());
+    pool.cloned().ok_or(Refusal::NoPool)
 }
 
 /// Takes a server from the pool.

@@ -75,7 +75,7 @@ fn want(
     view: &RequestView<'_>,
 ) -> Result<Wanted, Refusal> {
     let name = view.model.as_ref().map_or("", |model| &model.name);
-    let pool = forward::pool_for_model(exchange, routed, name)?;
+    let pool = forward::pool_for_model(routed, name)?;
     let spec = pool.spec();
     let objective = text(routed.hints.objective.as_ref());
     let objective = (!objective.is_empty()).then_some(objective);

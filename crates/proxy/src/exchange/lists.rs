@@ -1,9 +1,6 @@
 //! `GET /v1/models`: what all servers of a pool have, as one list.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use fleet::Pool;
 use http::request::Parts;
 use hyper::body::Incoming;
 
@@ -20,12 +17,11 @@ pub(crate) async fn models(
     head: Parts,
     body: Incoming,
 ) -> Result<Answer, Refusal> {
-    let pools = running(exchange, &routed);
-    let bodies: Vec<Bytes> = pools.iter().flat_map(|pool| pool.models()).collect();
+    let bodies: Vec<Bytes> = routed.pools.iter().flat_map(|pool| pool.models()).collect();
     if bodies.is_empty() {
         return opaque::forward(exchange, routed, head, body).await;
     }
-    exchange.pool = pools.into_iter().next();
+    exchange.pool = routed.pools.first().cloned();
     let bodies: Vec<&[u8]> = bodies.iter().map(AsRef::as_ref).collect();
     Ok(Answer::Own(opaque::json(llm::merge_models(&bodies))))
 }
@@ -38,15 +34,7 @@ pub(crate) async fn model(
     _body: Incoming,
     id: &str,
 ) -> Result<Answer, Refusal> {
-    let mut pools = running(exchange, &routed);
+    let mut pools = routed.pools.clone();
     pools.sort_by_key(|pool| !pool.knows_model(id));
     opaque::ask_around(exchange, routed, head, &pools).await
-}
-
-fn running(exchange: &Exchange, routed: &Routed) -> Vec<Arc<Pool>> {
-    routed
-        .pools
-        .iter()
-        .filter_map(|key| exchange.worker.fleet.pool(key))
-        .collect()
 }

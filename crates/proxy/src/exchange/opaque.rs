@@ -28,7 +28,7 @@ pub(crate) async fn forward(
     head: Parts,
     body: Incoming,
 ) -> Result<Answer, Refusal> {
-    let pool = forward::pool_for_model(exchange, &routed, "")?;
+    let pool = forward::pool_for_model(&routed, "")?;
     let wanted = Wanted::opaque(pool);
     to(exchange, routed, head, body, wanted).await
 }
@@ -63,12 +63,8 @@ pub(crate) async fn to_owner(
     body: Incoming,
     (kind, id): (StateKind, &str),
 ) -> Result<Answer, Refusal> {
-    let pools: Vec<Arc<Pool>> = routed
+    let owned = routed
         .pools
-        .iter()
-        .filter_map(|key| exchange.worker.fleet.pool(key))
-        .collect();
-    let owned = pools
         .iter()
         .find_map(|pool| Some((pool.clone(), pool.owner_of(kind, id)?)));
     match owned {
@@ -81,6 +77,7 @@ pub(crate) async fn to_owner(
             to(exchange, routed, head, body, wanted).await
         }
         None if head.method == Method::GET && body.is_end_stream() => {
+            let pools = routed.pools.clone();
             ask_around(exchange, routed, head, &pools).await
         }
         None => forward(exchange, routed, head, body).await,

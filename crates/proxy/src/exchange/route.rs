@@ -3,17 +3,19 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use fleet::Pool;
 use http::Response;
 use http::header::HOST;
 use http::header::HeaderValue;
 use http::request::Parts;
 use routing::{Filter, PoolKey, RequestHead, Rule, Target};
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use super::head::{self, Hints};
 use super::{Client, Exchange};
 use crate::filters::{self, Effect};
 use crate::refusal::Refusal;
+use crate::worker::Worker;
 
 /// Where a request goes.
 #[derive(Debug)]
@@ -23,7 +25,7 @@ pub(crate) struct Routed {
     /// The backend chosen among the rule's.
     pub(crate) backend: usize,
     /// The pools it leads to: one, or several to choose from by model.
-    pub(crate) pools: SmallVec<[PoolKey; 1]>,
+    pub(crate) pools: SmallVec<[Arc<Pool>; 1]>,
     /// Whether the client is trusted.
     pub(crate) trusted: bool,
     /// What the head told.
@@ -100,11 +102,12 @@ pub(crate) fn find(
     if let Effect::Answer(answer) = filters::change_request(&backend.filters, &mut target)? {
         return Ok(Place::Answered(answer));
     }
-    let pools = match &backend.target {
-        Target::Pool(key) => smallvec![key.clone()],
-        Target::ByModel(keys) => keys.iter().cloned().collect(),
+    let keys = match &backend.target {
+        Target::Pool(key) => std::slice::from_ref(key),
+        Target::ByModel(keys) => keys,
         Target::Invalid(reason) => return Err(Refusal::Backend(reason.clone())),
     };
+    let pools = running(worker, keys)?;
     let backend = rule
         .backends
         .iter()
@@ -117,4 +120,17 @@ pub(crate) fn find(
         trusted,
         hints,
     }))
+}
+
+/// The pools by these names that run already.
+fn running(worker: &Worker, keys: &[PoolKey]) -> Result<SmallVec<[Arc<Pool>; 1]>, Refusal> {
+    let pools: SmallVec<[Arc<Pool>; 1]> = keys
+        .iter()
+        .filter_map(|key| worker.fleet.pool(key))
+        .collect();
+    if pools.is_empty() {
+        Err(Refusal::NoPool)
+    } else {
+        Ok(pools)
+    }
 }

@@ -73,7 +73,7 @@ async fn dispatch(
     if routed
         .pools
         .iter()
-        .all(|pool| pool.kind == PoolKind::Service)
+        .all(|pool| pool.spec().key.kind == PoolKind::Service)
     {
         return opaque::forward(exchange, routed, head, body).await;
     }

@@ -39,7 +39,7 @@ pub(crate) async fn forward(
             .insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocol);
     }
-    let pool = forward::pool_for_model(exchange, &routed, "")?;
+    let pool = forward::pool_for_model(&routed, "")?;
     let rules = Rules::opaque(&routed.rule.policy, exchange.worker(), &head.method);
     let mut outgoing = Outgoing::new(head, RequestBody::Empty);
     forward::pick(exchange, &routed, Wanted::opaque(pool), &mut outgoing).await?;

@@ -108,6 +108,11 @@ impl Framing {
         }
     }
 
+    /// Whether the client is in the middle of sending a head.
+    fn in_head(&self) -> bool {
+        self.state == State::Head && (self.head.lines > 0 || !self.line.is_empty())
+    }
+
     /// Whether the client is in the middle of sending something.
     fn unfinished(&self) -> bool {
         self.state != State::Head || self.head.lines > 0
@@ -198,12 +203,17 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
 
 /// A client connection whose HTTP/1 framing is watched.
 ///
-/// It also closes in good order: a client that is told 413 in the middle of its upload would get a reset instead of the
+/// It also gives a client only so long to send a head, counted from its first byte. (hyper's own limit counts from the end
+/// of the exchange before, so it would close connections that are merely idle.)
+///
+/// And it closes in good order: a client that is told 413 in the middle of its upload would get a reset instead of the
 /// answer if we closed with its bytes unread, so for a moment what it sends is read and thrown away.
 #[derive(Debug)]
 pub(crate) struct Guarded<S> {
     io: S,
     framing: Framing,
+    patience: Duration,
+    head_due: Option<Pin<Box<Sleep>>>,
     linger: Option<Linger>,
 }
 
@@ -214,12 +224,25 @@ struct Linger {
 }
 
 impl<S> Guarded<S> {
-    pub(crate) fn new(io: S) -> Self {
+    pub(crate) fn new(io: S, patience: Duration) -> Self {
         Self {
             io,
             framing: Framing::default(),
+            patience,
+            head_due: None,
             linger: None,
         }
+    }
+
+    fn head_overdue(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.framing.in_head() {
+            self.head_due = None;
+            return false;
+        }
+        let due = self
+            .head_due
+            .get_or_insert_with(|| Box::pin(sleep(self.patience)));
+        due.as_mut().poll(cx).is_ready()
     }
 }
 
@@ -246,10 +269,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        self.framing.watch(&mut buf.filled_mut()[before..]);
-        Poll::Ready(Ok(()))
+        let read = Pin::new(&mut this.io).poll_read(cx, buf);
+        this.framing.watch(&mut buf.filled_mut()[before..]);
+        if read.is_pending() && this.head_overdue(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
     }
 }
 

@@ -15,6 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
+use socket2::{SockRef, TcpKeepalive};
 use telemetry::ConnectionSide;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -33,6 +34,10 @@ use framing::Guarded;
 
 /// Streams one HTTP/2 client may have open at once.
 const MAX_STREAMS: u32 = 256;
+
+/// How long a client's HTTP/1.1 connection may stay without a request; longer than clients keep theirs, so that it is they
+/// who close, and no request meets a connection just being closed.
+const CLIENT_IDLE: Duration = Duration::from_secs(600);
 
 /// A port as its workers serve it.
 #[derive(Debug)]
@@ -127,7 +132,11 @@ pub(crate) async fn accept(
 
 /// Serves one connection, whatever it speaks.
 async fn connection(worker: Rc<Worker>, stream: TcpStream, from: IpAddr, signals: Signals) {
-    if let Err(error) = stream.set_nodelay(true) {
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
+    let set = stream
+        .set_nodelay(true)
+        .and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&keepalive));
+    if let Err(error) = set {
         tracing::debug!(%error, "a connection was gone at once");
         return;
     }
@@ -216,8 +225,8 @@ where
     let service = service_fn(move |request| serve(client.clone(), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(patience)
-        .serve_connection(TokioIo::new(Guarded::new(stream)), service)
+        .header_read_timeout(CLIENT_IDLE)
+        .serve_connection(TokioIo::new(Guarded::new(stream, patience)), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
