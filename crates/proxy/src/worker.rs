@@ -48,6 +48,8 @@ pub(crate) struct Worker {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) session: Arc<SessionKey>,
     pub(crate) upstreams: Rc<Upstreams>,
+    /// What must end before the worker may: connections and tunnels.
+    pub(crate) running: TaskTracker,
     /// Cancelled when tunnels must close.
     pub(crate) tunnels: CancellationToken,
     budgets: RefCell<FxHashMap<PoolKey, RetryBudget>>,
@@ -73,6 +75,7 @@ impl Worker {
             metrics: shared.metrics,
             session: shared.session,
             upstreams: Rc::new(upstreams),
+            running: TaskTracker::new(),
             tunnels,
             budgets: RefCell::default(),
             random: RefCell::new(rand::make_rng()),
@@ -137,8 +140,8 @@ pub(crate) async fn run(shared: Shared, mut commands: mpsc::UnboundedReceiver<Co
     let tunnels = CancellationToken::new();
     let drain = CancellationToken::new();
     let abort = CancellationToken::new();
-    let connections = TaskTracker::new();
     let worker = Rc::new(Worker::new(shared, tunnels.clone()));
+    let running = worker.running.clone();
     let sweeping = tokio::task::spawn_local(sweeper(worker.upstreams.clone()));
     let mut drained: Option<oneshot::Sender<()>> = None;
     loop {
@@ -146,12 +149,12 @@ pub(crate) async fn run(shared: Shared, mut commands: mpsc::UnboundedReceiver<Co
             command = commands.recv() => match command {
                 Some(Command::Open(opened)) => {
                     let stop = drain.child_token();
-                    let served = accept(worker.clone(), opened, connections.clone(), stop, abort.clone());
-                    tokio::task::spawn_local(connections.track_future(served));
+                    let served = accept(worker.clone(), opened, stop, abort.clone());
+                    tokio::task::spawn_local(running.track_future(served));
                 }
                 Some(Command::Drain(done)) => {
                     drain.cancel();
-                    connections.close();
+                    running.close();
                     drained = Some(done);
                 }
                 Some(Command::Abort) | None => {
@@ -160,7 +163,7 @@ pub(crate) async fn run(shared: Shared, mut commands: mpsc::UnboundedReceiver<Co
                     break;
                 }
             },
-            () = connections.wait(), if drained.is_some() => break,
+            () = running.wait(), if drained.is_some() => break,
         }
     }
     sweeping.abort();

@@ -454,6 +454,18 @@ async fn a_websocket_is_a_tunnel_to_one_server() {
             message.to_ascii_uppercase()
         );
     }
+    // A drain waits for it.
+    let drain = tokio::spawn(gateway.proxy.drain(Duration::from_secs(20)));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    client.write_all(b"still").await.expect("send");
+    let mut echo = [0; 5];
+    client.read_exact(&mut echo).await.expect("echo");
+    assert!(!drain.is_finished());
+    drop(client);
+    tokio::time::timeout(Duration::from_secs(5), drain)
+        .await
+        .expect("drained")
+        .expect("no panic");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -655,5 +667,26 @@ async fn old_clients_get_answers_that_end_with_the_connection() {
     assert!(
         answer.starts_with("HTTP/1.0 200 ") && answer.ends_with("\r\n\r\nonetwo"),
         "{answer}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_never_finishes_its_handshake_is_a_connect_timeout() {
+    let silent = Server::raw(|_, _| async {}).await;
+    let made =
+        rcgen::generate_simple_self_signed(vec!["inner.test".to_owned()]).expect("a certificate");
+    let mut pool = common::pool(PoolKind::Inference, &[silent.address]);
+    pool.tls = Some(routing::UpstreamTls {
+        server_name: Some("inner.test".into()),
+        verify: routing::Verify::Roots(made.cert.pem().into_bytes().into()),
+    });
+    let mut options = common::options();
+    options.deadlines.connect = Duration::from_millis(200);
+    let plan = common::plan(vec![common::rule(PoolKind::Inference)], pool, false);
+    let gateway = Gateway::serve(options, plan).await;
+    let reply = gateway.post(PATH, CHAT).await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.code().as_str()),
+        (504, "connect_timeout")
     );
 }

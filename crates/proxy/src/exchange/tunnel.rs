@@ -90,9 +90,9 @@ impl Tunnel {
         exchange.answer.sound = true;
         head.headers
             .insert("x-request-id", exchange.request_id.clone());
-        let tunnels = exchange.worker.tunnels.clone();
-        let closing = tunnels.child_token();
-        tokio::task::spawn_local(async move {
+        let closing = exchange.worker.tunnels.clone();
+        let running = exchange.worker.running.clone();
+        tokio::task::spawn_local(running.track_future(async move {
             tokio::select! {
                 biased;
                 () = closing.cancelled() => {}
@@ -100,7 +100,7 @@ impl Tunnel {
             }
             exchange.completed();
             drop(link);
-        });
+        }));
         Response::from_parts(head, ResponseBody::empty())
     }
 }

@@ -22,7 +22,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub(crate) use socket::bind;
 
@@ -91,7 +90,6 @@ impl Signals {
 pub(crate) async fn accept(
     worker: Rc<Worker>,
     opened: Opened,
-    connections: TaskTracker,
     drain: CancellationToken,
     abort: CancellationToken,
 ) {
@@ -107,7 +105,7 @@ pub(crate) async fn accept(
     let spawn = |accepted: io::Result<(TcpStream, SocketAddr)>| match accepted {
         Ok((stream, from)) => {
             let served = connection(worker.clone(), stream, from.ip(), signals.clone());
-            tokio::task::spawn_local(connections.track_future(served));
+            tokio::task::spawn_local(worker.running.track_future(served));
             true
         }
         Err(_) => false,
