@@ -12,11 +12,13 @@ use serde::Serialize;
 use crate::fleet::judge::{Goal, Measure};
 use crate::fleet::workload::{Dice, MODEL, Request, messages};
 
-const TENANTS: usize = 32;
+const TENANTS: usize = 24;
+/// With 1, the most popular of 24 tenants sends a quarter of all requests.
+const TENANT_EXPONENT: f64 = 1.0;
 const SYSTEM_WORDS: usize = 3000;
 const QUESTION_WORDS: usize = 100;
-/// A third of all prefixes, in blocks of 16 tokens: 32 * 3000 / 3 / 16.
-const SHARED_BLOCKS: &str = "2000";
+/// A third of all prefixes, in blocks of 16 tokens: 24 * 3000 / 3 / 16.
+const SHARED_BLOCKS: &str = "1500";
 const ADAPTERS: usize = 8;
 const SERVERS: usize = 4;
 
@@ -111,7 +113,7 @@ impl Scenario {
     pub fn shape(self) -> Shape {
         let strings = |args: &[&str]| args.iter().map(ToString::to_string).collect();
         let (speed, sim_args) = match self {
-            Self::SharedPrefix => (1.0, strings(&["--num-gpu-blocks", SHARED_BLOCKS])),
+            Self::SharedPrefix => (1.25, strings(&["--num-gpu-blocks", SHARED_BLOCKS])),
             Self::ShareGptLike | Self::Burst => (0.5, Vec::new()),
             Self::Adapters => {
                 let mut args: Vec<String> = strings(&[
@@ -185,12 +187,12 @@ fn adapter(rank: usize) -> String {
 
 fn shared_prefix(dice: &mut Dice) -> Vec<Request> {
     let systems: Vec<String> = (0..TENANTS).map(|_| dice.words(SYSTEM_WORDS)).collect();
-    let times = dice.arrivals(800, 55.0);
+    let times = dice.arrivals(720, 45.0);
     let mut request = |due| Request {
         due,
         model: MODEL.to_owned(),
         messages: messages(
-            Some(&systems[dice.zipf(TENANTS, 1.0)]),
+            Some(&systems[dice.zipf(TENANTS, TENANT_EXPONENT)]),
             &dice.words(QUESTION_WORDS),
         ),
         output_tokens: dice.length(40.0, 0.3, (8, 120)),
@@ -199,14 +201,14 @@ fn shared_prefix(dice: &mut Dice) -> Vec<Request> {
 }
 
 fn sharegpt_like(dice: &mut Dice) -> Vec<Request> {
-    let times = dice.arrivals(550, 50.0);
+    let times = dice.arrivals(450, 50.0);
     let mut request = |due| {
         let words = dice.length(100.0, 1.2, (4, 2000));
         Request {
             due,
             model: MODEL.to_owned(),
             messages: messages(None, &dice.words(words as usize)),
-            output_tokens: dice.length(120.0, 0.9, (2, 600)),
+            output_tokens: dice.length(120.0, 0.9, (2, 300)),
         }
     };
     times.into_iter().map(&mut request).collect()
@@ -224,7 +226,7 @@ fn burst(dice: &mut Dice) -> Vec<Request> {
 }
 
 fn adapters(dice: &mut Dice) -> Vec<Request> {
-    let times = dice.arrivals(120, 12.0);
+    let times = dice.arrivals(100, 12.0);
     let mut request = |due| {
         let words = dice.length(200.0, 0.5, (16, 1000));
         Request {
