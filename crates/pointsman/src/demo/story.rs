@@ -78,7 +78,7 @@ impl Storyteller {
             Outcome::Shed { retry_after, .. } => Some(base(
                 Kind::Shed,
                 Tone::Bad,
-                format!("all servers busy, and batch may wait: 429, retry after {retry_after} s"),
+                format!("all servers busy, batch can wait: 429, retry in {retry_after} s"),
             )),
             Outcome::Answered(answered) => {
                 let elsewhere = self.computed_elsewhere(arrival, answered);
