@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use routing::AppProtocol;
 use scheduling::{EndpointId, Load, Time};
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{ClientTls, Engine};
@@ -29,6 +29,8 @@ pub struct Endpoint {
     pub(crate) gone: AtomicBool,
     pub(crate) tried: AtomicBool,
     pub(crate) wishes: Wishes,
+    /// It has failed several probes in a row.
+    pub(crate) silent: watch::Sender<bool>,
     pub(crate) seen: Mutex<Seen>,
 }
 
@@ -120,6 +122,13 @@ impl Endpoint {
     #[must_use]
     pub fn gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
+    }
+
+    /// Resolves when the server has failed several probes in a row: a request that it has not begun to answer is better
+    /// off elsewhere. A frozen process keeps its connections open, so that nothing else would tell.
+    pub async fn silent(&self) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.silent.subscribe().wait_for(|silent| *silent).await;
     }
 
     /// The load it reported, if that was within `ttl`.

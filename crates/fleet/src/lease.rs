@@ -80,16 +80,27 @@ impl Lease {
         reason = "a step with a side effect, not an iteration"
     )]
     pub fn next(&mut self) -> Option<&Arc<Endpoint>> {
-        let up = |endpoint: &Arc<Endpoint>| {
-            !endpoint.gone() && self.pool.view(endpoint).is_some_and(|v| is_ready(&v))
-        };
-        let ahead = self.grant.endpoints.iter().skip(self.at + 1).position(up)?;
+        let ahead = self.ahead()?;
         self.at += 1 + ahead;
         self.pool.observe(Event::Moved {
             ticket: self.ticket,
             to: self.endpoint().id,
         });
         Some(self.endpoint())
+    }
+
+    /// Whether [`Lease::next`] would find another server.
+    #[must_use]
+    pub fn has_next(&self) -> bool {
+        self.ahead().is_some()
+    }
+
+    /// How many places ahead the next fallback is that is still up.
+    fn ahead(&self) -> Option<usize> {
+        let up = |endpoint: &Arc<Endpoint>| {
+            !endpoint.gone() && self.pool.view(endpoint).is_some_and(|v| is_ready(&v))
+        };
+        self.grant.endpoints.iter().skip(self.at + 1).position(up)
     }
 
     /// The first token, or first byte, of the answer came.

@@ -125,6 +125,7 @@ impl Wanted {
             gone: AtomicBool::new(false),
             tried: AtomicBool::new(false),
             wishes: Wishes::default(),
+            silent: tokio::sync::watch::Sender::new(false),
             seen: Mutex::new(Seen::default()),
         })
     }

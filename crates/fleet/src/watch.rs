@@ -22,6 +22,9 @@ use crate::{Endpoint, Error, Page, Pool};
 
 /// Where servers list their models.
 const MODELS: &str = "/v1/models";
+/// Failed probes in a row after which requests that wait for a server's first byte go elsewhere: more than it takes to
+/// keep new requests away, since the work done so far is lost.
+const SILENT_AFTER: u32 = 3;
 /// Least time between two questions for models, whoever wishes for them.
 const MODELS_APART: Duration = Duration::from_secs(1);
 /// A server without a metrics page is asked for it this much less often.
@@ -44,6 +47,7 @@ struct Watcher {
     last_scrape: Instant,
     last_models: Option<Instant>,
     well: bool,
+    failed_probes: u32,
     /// It has a metrics page, as far as is known.
     has_page: bool,
     profile: EndpointProfile,
@@ -77,6 +81,7 @@ impl Watcher {
             last_scrape: now,
             last_models: None,
             well: true,
+            failed_probes: 0,
             has_page: true,
             profile: EndpointProfile {
                 load_only: plain,
@@ -343,6 +348,15 @@ impl Watcher {
             tracing::warn!(pool = %self.pool.label, endpoint = %self.endpoint.name, "server does not pass its probe");
         }
         self.well = ok;
+        self.failed_probes = if ok {
+            0
+        } else {
+            self.failed_probes.saturating_add(1)
+        };
+        let silent = self.failed_probes >= SILENT_AFTER;
+        self.endpoint
+            .silent
+            .send_if_modified(|known| std::mem::replace(known, silent) != silent);
     }
 
     /// Asks in the best way that the server knows.

@@ -237,6 +237,32 @@ async fn an_unhealthy_server_is_left_alone_until_it_is_well() {
 }
 
 #[tokio::test]
+async fn a_server_that_keeps_failing_its_probes_tells_those_who_wait_for_it() {
+    let (a, b) = (Server::start(&["m"]).await, Server::start(&["m"]).await);
+    let world = World::over(&[&a, &b]).await;
+    let lease = loop {
+        let lease = world.pool().pick(request("m")).await.unwrap();
+        if lease.endpoint().address() == a.address {
+            break lease;
+        }
+    };
+    let endpoint = lease.endpoint().clone();
+    assert!(lease.has_next(), "the other server could take it");
+    let early = tokio::time::timeout(Duration::from_millis(50), endpoint.silent()).await;
+    assert!(early.is_err(), "a server that is well is not silent");
+    a.script.lock().health = 503;
+    let told = tokio::time::timeout(Duration::from_secs(10), endpoint.silent()).await;
+    assert!(told.is_ok(), "nobody was told");
+    a.script.lock().health = 200;
+    eventually("it is well again", || {
+        world.pool().endpoints().iter().all(|status| status.ready)
+    })
+    .await;
+    let after = tokio::time::timeout(Duration::from_millis(50), endpoint.silent()).await;
+    assert!(after.is_err(), "a server that came back is not silent");
+}
+
+#[tokio::test]
 async fn servers_that_tell_nothing_are_served_all_the_same() {
     let server = Server::start(&[]).await;
     {

@@ -218,6 +218,11 @@ fn upstream(error: &SendError) -> (StatusCode, &'static str, String) {
             "first_byte_timeout",
             format!("no answer from the server within {limit:?}"),
         ),
+        SendError::Silent => (
+            StatusCode::BAD_GATEWAY,
+            "upstream_silent",
+            "the server fell silent before it answered".into(),
+        ),
         SendError::Connect(_) => (
             StatusCode::BAD_GATEWAY,
             "connect_failed",

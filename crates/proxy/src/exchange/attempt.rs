@@ -193,6 +193,7 @@ impl Rules {
             SendError::Connect(ConnectError::Spent) => false,
             SendError::Connect(_) => true,
             SendError::Reset { unsent, .. } => *unsent || self.after_reset,
+            SendError::Silent => true,
             SendError::FirstByte(_) => self.after_timeout,
         }
     }
@@ -221,7 +222,7 @@ pub(crate) fn failure(error: &SendError) -> FailureKind {
     match error {
         SendError::Connect(_) => FailureKind::Connect,
         SendError::Reset { .. } => FailureKind::Reset,
-        SendError::FirstByte(_) => FailureKind::Timeout,
+        SendError::Silent | SendError::FirstByte(_) => FailureKind::Timeout,
     }
 }
 

@@ -186,10 +186,14 @@ pub(crate) async fn attempts(
         exchange.answer.attempts += 1;
         exchange.endpoint = Some(endpoint.clone());
         let request = || outgoing.request(&endpoint);
-        let outcome = worker
+        let sent = worker
             .upstreams
-            .send(&endpoint, rules.patience, request, rules.repeatable())
-            .await;
+            .send(&endpoint, rules.patience, request, rules.repeatable());
+        let outcome = tokio::select! {
+            biased;
+            outcome = sent => outcome,
+            () = given_up(exchange, &endpoint), if rules.repeatable() => Err(SendError::Silent),
+        };
         match outcome {
             Ok((response, link)) => {
                 let status = response.status();
@@ -232,6 +236,19 @@ pub(crate) async fn attempts(
                 }
             }
         }
+    }
+}
+
+/// Resolves when the server has fallen silent while another one could take the request. With no other, waiting is
+/// better than failing.
+async fn given_up(exchange: &Exchange, endpoint: &Endpoint) {
+    const LOOK_AGAIN: Duration = Duration::from_millis(500);
+    loop {
+        endpoint.silent().await;
+        if exchange.lease.as_ref().is_some_and(fleet::Lease::has_next) {
+            return;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -41,6 +41,9 @@ pub(crate) enum SendError {
         /// What happened.
         error: hyper::Error,
     },
+    /// The server fails its probes, and another one could answer.
+    #[error("the server fell silent before the answer")]
+    Silent,
     /// No head of an answer came in time.
     #[error("no answer within {0:?}")]
     FirstByte(Duration),
