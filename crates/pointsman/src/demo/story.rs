@@ -191,20 +191,21 @@ fn without_reasons(
     answered: &Answered,
     elsewhere: Option<&str>,
 ) -> (Kind, Tone, String) {
-    if let Some(other) = elsewhere {
-        let again =
-            tokens(answered.prompt_tokens - answered.cached_tokens.min(answered.prompt_tokens));
-        return (
-            Kind::Again,
-            Tone::Bad,
-            format!("its turn; {again} tokens computed again, {other} had them"),
-        );
-    }
     if answered.ttft > LATE && arrival.class == Class::Critical {
         return (
             Kind::Behind,
             Tone::Bad,
             "its turn; critical, but behind whatever came before".to_owned(),
+        );
+    }
+    if let Some(other) = elsewhere {
+        let shared =
+            arrival.prefix.map_or(0.0, |prefix| prefix.share) * answered.prompt_tokens as f64;
+        let again = tokens((shared as u64).saturating_sub(answered.cached_tokens));
+        return (
+            Kind::Again,
+            Tone::Bad,
+            format!("its turn; {again} tokens computed again, {other} had them"),
         );
     }
     (Kind::Turn, Tone::Plain, "its turn".to_owned())
@@ -280,6 +281,12 @@ mod tests {
         assert_eq!(kind("a", 2700), Some(Kind::Turn));
         assert_eq!(kind("b", 16), Some(Kind::Again));
         assert_eq!(kind("b", 2700), Some(Kind::Turn));
+        let story = teller.tell(&agent(), &answered("c", 100), false);
+        assert!(story.is_some_and(|story| {
+            story
+                .text
+                .contains("2.6k tokens computed again, a had them")
+        }));
     }
 
     #[test]
