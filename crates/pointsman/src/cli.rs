@@ -35,8 +35,9 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct LogArgs {
     /// What to log: a level, or `tracing` directives such as `info,access=off`.
-    #[arg(long, global = true, default_value = "info", env = "POINTSMAN_LOG")]
-    pub(crate) log_level: String,
+    /// Without it: `info`; for `demo` only errors, which would otherwise run through its view.
+    #[arg(long, global = true, env = "POINTSMAN_LOG")]
+    pub(crate) log_level: Option<String>,
     /// How to log.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Auto, env = "POINTSMAN_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,

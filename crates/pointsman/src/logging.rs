@@ -6,18 +6,17 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{LogArgs, LogFormat};
 
-/// Installs the process's subscriber. `POINTSMAN_LOG` (or `--log-level`) takes `tracing` directives such as
-/// `info,access=off`.
-pub(crate) fn init(args: &LogArgs) {
-    let filter = EnvFilter::try_new(&args.log_level).unwrap_or_else(|error| {
-        eprintln!(
-            "pointsman: --log-level {:?} is not a filter ({error}); using info",
-            args.log_level
-        );
-        EnvFilter::new("info")
+/// Installs the process's subscriber. `--log-level` takes `tracing` directives such as `info,access=off`; `default` is
+/// what counts without.
+pub(crate) fn init(args: &LogArgs, default: &str) {
+    let level = args.log_level.as_deref().unwrap_or(default);
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|error| {
+        eprintln!("pointsman: --log-level {level:?} is not a filter ({error}); using {default}");
+        EnvFilter::new(default)
     });
+    let terminal = std::io::stderr().is_terminal();
     let human = match args.log_format {
-        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Auto => terminal,
         LogFormat::Human => true,
         LogFormat::Json => false,
     };
@@ -25,10 +24,7 @@ pub(crate) fn init(args: &LogArgs) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     if human {
-        builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .compact()
-            .init();
+        builder.with_ansi(terminal).compact().init();
     } else {
         builder
             .json()

@@ -20,7 +20,8 @@ use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    logging::init(&cli.log);
+    let quiet = matches!(cli.command, Command::Demo(_) | Command::Check(_));
+    logging::init(&cli.log, if quiet { "error" } else { "info" });
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => return check::run(&args),
