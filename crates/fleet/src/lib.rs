@@ -35,4 +35,5 @@ pub use options::{FleetOptions, ProbeOptions, ScrapeOptions};
 pub use page::{Engine, LoraInfo, Page, PageReader};
 pub use pool::{PickRequest, Pool, Rejection};
 pub use scan::{Sample, Scanner};
+pub use state::Owner;
 pub use tls::ClientTls;

@@ -31,17 +31,11 @@ const LOOPBACK: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
     endpoints: Vec<Arc<Endpoint>>,
-    by_uid: FxHashMap<u64, usize>,
     by_token: FxHashMap<u64, usize>,
 }
 
 impl Roster {
     fn new(endpoints: Vec<Arc<Endpoint>>) -> Self {
-        let by_uid = endpoints
-            .iter()
-            .enumerate()
-            .map(|(at, endpoint)| (endpoint.uid(), at))
-            .collect();
         let by_token = endpoints
             .iter()
             .enumerate()
@@ -49,17 +43,12 @@ impl Roster {
             .collect();
         Self {
             endpoints,
-            by_uid,
             by_token,
         }
     }
 
     pub(crate) fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
-    }
-
-    pub(crate) fn by_uid(&self, uid: u64) -> Option<&Arc<Endpoint>> {
-        self.endpoints.get(*self.by_uid.get(&uid)?)
     }
 
     pub(crate) fn by_token(&self, token: u64) -> Option<&Arc<Endpoint>> {

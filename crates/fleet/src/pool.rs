@@ -28,6 +28,7 @@ use crate::decisions::Ring;
 use crate::endpoint::Wishes;
 use crate::fleet::Shared;
 use crate::members::{Members, Roster};
+use crate::state::Owner;
 use crate::state::StateTable;
 use pick::{Outcome, resolve};
 
@@ -131,19 +132,20 @@ impl Pool {
             .for_each(|endpoint| endpoint.wishes.add(Wishes::MODELS));
     }
 
-    /// The server that holds a stored object. Ids of different kinds do not collide in practice, so the kind only
-    /// documents.
+    /// Where a stored object is; `None` when nobody is known to have stored it. Ids of different kinds do not collide in
+    /// practice, so the kind only documents.
     #[must_use]
-    pub fn owner_of(&self, _kind: StateKind, id: &str) -> Option<Arc<Endpoint>> {
-        let uid = self.state.lock().owner(self.shared.now(), id)?;
-        self.roster.load().by_uid(uid).cloned()
+    pub fn owner_of(&self, _kind: StateKind, id: &str) -> Option<Owner> {
+        let token = self.state.lock().owner(self.shared.now(), id)?;
+        let here = self.endpoint_by_token(token);
+        Some(here.map_or(Owner::Gone, Owner::Here))
     }
 
     /// A server answered with the id of something it stored.
     pub fn remember(&self, id: &str, endpoint: &Arc<Endpoint>) {
         self.state
             .lock()
-            .remember(self.shared.now(), id, endpoint.uid());
+            .remember(self.shared.now(), id, endpoint.token());
     }
 
     /// The server with this [`Endpoint::token`].

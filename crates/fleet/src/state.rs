@@ -4,16 +4,28 @@
 //! and used entries go to the young one; when that is full it becomes the old one, and the old one is dropped. That
 //! keeps at least the most recently used half million at a fixed cost per operation.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use scheduling::Time;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::Endpoint;
+
 /// Entries of one generation; the table holds up to twice as many.
 const GENERATION: usize = 500_000;
 /// How long an entry counts.
 const TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// Where a stored object is.
+#[derive(Debug, Clone)]
+pub enum Owner {
+    /// On this server.
+    Here(Arc<Endpoint>),
+    /// On a server that has left the pool, and with it.
+    Gone,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
@@ -21,7 +33,8 @@ struct Entry {
     stored: Time,
 }
 
-/// Owners by id. An owner is an [`Endpoint::uid`](crate::Endpoint::uid).
+/// Owners by id. An owner is an [`Endpoint::token`](crate::Endpoint::token): a server that leaves and comes back at the
+/// same address may still have what it stored, and if not, says so itself.
 #[derive(Debug)]
 pub(crate) struct StateTable {
     young: FxHashMap<u64, Entry>,

@@ -26,7 +26,7 @@ pub(crate) enum Command {
     /// Validate files and print each object's conditions; exit 1 on an error.
     Check(CheckArgs),
     /// Run a model server without a GPU: vLLM's API, metrics and timing, simulated.
-    Sim(simserver::SimArgs),
+    Sim(Box<simserver::SimArgs>),
     /// Three simulated servers, the gateway and mixed traffic, narrated, in about ten seconds.
     Demo(crate::demo::DemoArgs),
 }

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => return check::run(&args),
-        Command::Sim(args) => runtime().and_then(|rt| rt.block_on(simserver::run(args))),
+        Command::Sim(args) => runtime().and_then(|rt| rt.block_on(simserver::run(*args))),
         Command::Demo(args) => demo::run(args),
     };
     match outcome {

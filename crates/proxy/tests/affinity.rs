@@ -123,6 +123,32 @@ async fn a_response_is_continued_where_it_lives_and_nowhere_else() {
     for _ in 0..6 {
         assert_eq!(gateway.post("/v1/responses", &next).await.body, first.body);
     }
+    // Its server leaves: nobody else has that state, and the client is told so instead of being answered without it.
+    let owner = ["resp_a", "resp_b", "resp_c"]
+        .iter()
+        .position(|made| *made == id)
+        .expect("one of them");
+    let left: Vec<_> = servers
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| *at != owner)
+        .map(|(_, server)| server.address)
+        .collect();
+    gateway
+        .fleet
+        .apply([Arc::new(common::pool(PoolKind::Inference, &left))].iter());
+    let lost = gateway.post("/v1/responses", &next).await;
+    assert_eq!(
+        (lost.status, lost.code().as_str()),
+        (http::StatusCode::NOT_FOUND, "state_lost"),
+        "{}",
+        lost.text()
+    );
+    assert!(lost.text().contains(&id));
+    assert_eq!(
+        gateway.get(&format!("/v1/responses/{id}")).await.code(),
+        "state_lost"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

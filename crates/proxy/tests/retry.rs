@@ -320,3 +320,60 @@ async fn each_deadline_before_the_answer_has_its_own_name() {
         (504, "request_timeout")
     );
 }
+
+/// A server that is well until the first request for inference comes, and from then on answers nothing but its probes,
+/// with 503. Returns its address and the number of requests that it holds.
+async fn freezing() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let address = listener.local_addr().expect("bound");
+    let held = Arc::new(AtomicUsize::new(0));
+    let count = held.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let count = count.clone();
+            tokio::spawn(async move {
+                while let Some(head) = read_head(&mut stream).await {
+                    if head.starts_with(b"POST") {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        return std::future::pending().await;
+                    }
+                    let well = count.load(Ordering::SeqCst) == 0;
+                    let status = if well {
+                        "200 OK"
+                    } else {
+                        "503 Service Unavailable"
+                    };
+                    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, held)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_a_frozen_server_has_not_begun_to_answer_goes_to_another() {
+    let (frozen, held) = freezing().await;
+    let well = Server::fixed(200, "application/json", r#"{"id":"x"}"#).await;
+    let pool = common::pool(PoolKind::Inference, &[frozen, well.address]);
+    let plan = common::plan(vec![common::rule(PoolKind::Inference)], pool, false);
+    let gateway = Gateway::serve(common::options(), plan).await;
+    let ask = || gateway.post(PATH, CHAT);
+    let replies = tokio::time::timeout(Duration::from_secs(30), async {
+        tokio::join!(ask(), ask(), ask(), ask(), ask(), ask())
+    });
+    let (a, b, c, d, e, f) = replies
+        .await
+        .expect("nobody waits for the frozen server for ever");
+    assert_eq!(
+        [a, b, c, d, e, f].map(|reply| reply.status),
+        [StatusCode::OK; 6]
+    );
+    assert!(
+        held.load(Ordering::SeqCst) > 0,
+        "the frozen server got none of them"
+    );
+}

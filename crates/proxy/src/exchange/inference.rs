@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleet::{Endpoint, Pool};
+use fleet::{Endpoint, Owner, Pool};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
@@ -133,8 +133,8 @@ fn owner(pool: &Arc<Pool>, view: &RequestView<'_>) -> Result<Option<Arc<Endpoint
     for (id, kind) in states {
         let Some(id) = id else { continue };
         match pool.owner_of(kind, id) {
-            Some(owner) if owner.gone() => return Err(Refusal::StateLost(id.clone().into_owned())),
-            Some(owner) => return Ok(Some(owner)),
+            Some(Owner::Gone) => return Err(Refusal::StateLost(id.clone().into_owned())),
+            Some(Owner::Here(owner)) => return Ok(Some(owner)),
             None => {}
         }
     }

@@ -1,7 +1,7 @@
 //! Requests that we know nothing about, and requests about things that live in one server.
 
 use bytes::Bytes;
-use fleet::Pool;
+use fleet::{Owner, Pool};
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Method, StatusCode};
@@ -68,8 +68,8 @@ pub(crate) async fn to_owner(
         .iter()
         .find_map(|pool| Some((pool.clone(), pool.owner_of(kind, id)?)));
     match owned {
-        Some((_, owner)) if owner.gone() => Err(Refusal::StateLost(id.to_owned())),
-        Some((pool, owner)) => {
+        Some((_, Owner::Gone)) => Err(Refusal::StateLost(id.to_owned())),
+        Some((pool, Owner::Here(owner))) => {
             let wanted = Wanted {
                 pinned: Some(owner),
                 ..Wanted::opaque(pool)
