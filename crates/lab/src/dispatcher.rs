@@ -1,0 +1,71 @@
+//! Who places jobs: the joint between the run and policies.
+
+use crate::Job;
+
+/// What a dispatcher is told. All times are the gateway's own (the network's delay is in them already).
+#[derive(Debug, Clone, Copy)]
+pub enum Told {
+    /// The first token of a job passed.
+    FirstToken {
+        /// The job.
+        job: u64,
+    },
+    /// Tokens passed since the last time.
+    Progress {
+        /// The job.
+        job: u64,
+        /// How many.
+        tokens: u32,
+    },
+    /// A job ended well.
+    Finished {
+        /// The job.
+        job: u64,
+        /// Tokens of the answer, and cached tokens as the usage reports them.
+        output_tokens: u32,
+        /// As the usage reports them.
+        cached_tokens: u32,
+    },
+    /// A scrape of an engine came in.
+    Scraped {
+        /// The engine.
+        engine: u32,
+        /// Requests running in it, when the page was made.
+        running: u32,
+        /// Requests waiting in it.
+        waiting: u32,
+        /// Share of its KV cache in use.
+        kv_usage: f64,
+    },
+}
+
+/// What a dispatcher does with a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// Send it there now.
+    To {
+        /// The job.
+        job: u64,
+        /// The engine.
+        engine: u32,
+    },
+    /// Refuse it.
+    Shed {
+        /// The job.
+        job: u64,
+    },
+}
+
+/// A gateway's scheduler: the product's own pool, or a policy of the literature.
+pub trait Dispatcher: Send {
+    /// A job came. It may be placed at once, later, or never.
+    fn arrive(&mut self, now: f64, job: &Job);
+    /// Something happened.
+    fn tell(&mut self, now: f64, told: Told);
+    /// The next placement that is due; asked until `None` after every event and wake-up.
+    fn next(&mut self, now: f64) -> Option<Placed>;
+    /// When to ask again without an event.
+    fn wake_at(&self) -> Option<f64> {
+        None
+    }
+}
