@@ -40,6 +40,44 @@ fn ask(gateway: &Pointsman, target: &str, headers: &[(&str, &str)]) -> Reply {
     send(gateway.data, "GET", target, headers, "")
 }
 
+/// Method, target and headers of a request, and the rule that wins.
+type Winner = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    &'static str,
+);
+
+const WINNERS: [Winner; 16] = [
+    ("GET", "/", &[], "short"),
+    ("GET", "/longer", &[], "short"),
+    ("GET", "/long/er", &[], "exact"),
+    ("GET", "/long/er?q=1", &[], "exact"),
+    ("GET", "/long/er/", &[], "long"),
+    ("GET", "/long/er/x", &[("x-a", "1")], "long"),
+    ("GET", "/x?q=1", &[], "query"),
+    ("GET", "/x?q=2&q=1", &[], "short"),
+    ("GET", "/x?q=1", &[("X-A", "1")], "header"),
+    ("GET", "/x", &[("x-a", "1"), ("x-b", "2")], "two-headers"),
+    ("GET", "/x", &[("x-a", "2")], "short"),
+    ("DELETE", "/x", &[("x-a", "1"), ("x-b", "2")], "method"),
+    (
+        "GET",
+        "/x",
+        &[
+            ("x-r", "v12"),
+            ("x-r2", "1"),
+            ("x-r3", "1"),
+            ("x-a", "1"),
+            ("x-b", "2"),
+        ],
+        "regex",
+    ),
+    ("GET", "/", &[("host", "a.llm.test:8080")], "host"),
+    ("GET", "/", &[("host", "b.LLM.test")], "wildcard"),
+    ("GET", "/long/er", &[("host", "llm.test")], "exact"),
+];
+
 #[test]
 fn the_most_specific_match_wins() {
     let names = [
@@ -103,36 +141,7 @@ fn the_most_specific_match_wins() {
             .map(|(name, server)| behind("edge", name, server)),
     );
     let (_folder, gateway) = serve(&objects);
-    let table: [(&str, &str, &[(&str, &str)], &str); 16] = [
-        ("GET", "/", &[], "short"),
-        ("GET", "/longer", &[], "short"),
-        ("GET", "/long/er", &[], "exact"),
-        ("GET", "/long/er?q=1", &[], "exact"),
-        ("GET", "/long/er/", &[], "long"),
-        ("GET", "/long/er/x", &[("x-a", "1")], "long"),
-        ("GET", "/x?q=1", &[], "query"),
-        ("GET", "/x?q=2&q=1", &[], "short"),
-        ("GET", "/x?q=1", &[("X-A", "1")], "header"),
-        ("GET", "/x", &[("x-a", "1"), ("x-b", "2")], "two-headers"),
-        ("GET", "/x", &[("x-a", "2")], "short"),
-        ("DELETE", "/x", &[("x-a", "1"), ("x-b", "2")], "method"),
-        (
-            "GET",
-            "/x",
-            &[
-                ("x-r", "v12"),
-                ("x-r2", "1"),
-                ("x-r3", "1"),
-                ("x-a", "1"),
-                ("x-b", "2"),
-            ],
-            "regex",
-        ),
-        ("GET", "/", &[("host", "a.llm.test:8080")], "host"),
-        ("GET", "/", &[("host", "b.LLM.test")], "wildcard"),
-        ("GET", "/long/er", &[("host", "llm.test")], "exact"),
-    ];
-    for (method, target, headers, wins) in table {
+    for (method, target, headers, wins) in WINNERS {
         let reply = send(gateway.data, method, target, headers, "");
         assert_eq!(
             (reply.status, reply.text().as_str()),

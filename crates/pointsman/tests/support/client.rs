@@ -163,10 +163,8 @@ pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) 
     if !given("host") {
         text.push_str("host: gateway.test\r\n");
     }
-    if !given("content-length")
-        && !given("transfer-encoding")
-        && !(body.is_empty() && method == "GET")
-    {
+    let empty = body.is_empty() && method == "GET";
+    if !(empty || given("content-length") || given("transfer-encoding")) {
         text.push_str(&format!("content-length: {}\r\n", body.len()));
     }
     for (name, value) in headers {
