@@ -58,6 +58,9 @@ impl Gateway {
         let fleet = Fleet::new(fleet_options(args)?, Arc::clone(&metrics));
         let mut configuration = Configuration::open(args)?;
         let plan = Arc::new(ArcSwap::new(configuration.load()));
+        if !configuration.problems().is_empty() {
+            metrics.config_reloaded(false);
+        }
         fleet.apply(plan.load().pools.values());
         fleet.learned(LEARN_LIMIT).await;
         let admin = Arc::new(Admin {

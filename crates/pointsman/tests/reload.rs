@@ -120,8 +120,11 @@ fn a_file_broken_at_the_start_is_named_and_the_rest_serves() {
         post(gateway.data, CHAT, &chat("customer-support")).status,
         200
     );
+    let successful = || gateway.metric("pointsman_config_last_reload_successful", &[]);
+    assert_eq!(successful(), Some(0.0), "monitors see it too");
     folder.remove("broken.yaml");
     eventually("repaired", || gateway.problems().is_empty().then_some(()));
+    eventually("monitors too", || (successful() == Some(1.0)).then_some(()));
 }
 
 #[test]
