@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use support::objects::{THE_TWO_OBJECTS, pool};
 use support::{
-    Answer, CHAT, Folder, Pointsman, Server, chat, check, eventually, post, send, slice,
+    Answer, CHAT, Folder, Pointsman, Server, Sim, chat, check, eventually, free_port, post, send,
+    slice,
 };
 
 const LABELS: &str = "app: llama-server, version: v1";
@@ -421,4 +422,40 @@ fn the_answer_is_the_servers_own() {
         (404, odd, "gpu7")
     );
     assert_eq!(server.count(), 1, "a client's mistake is not repeated");
+}
+
+#[test]
+fn the_example_works_as_its_readme_says() {
+    let example =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/two-models");
+    let lora = [
+        "--enable-lora",
+        "--lora-modules",
+        "llama-3-8b-customer-v1=v1",
+        "llama-3-8b-customer-v2=v2",
+    ];
+    let sims = [1, 2].map(|_| Sim::start(&[&["--model", "llama-3-8b"][..], &lora].concat()));
+    let [first, second] = sims.each_ref().map(|sim| sim.address.port().to_string());
+    let folder = Folder::new(&[]);
+    let port = free_port();
+    for name in ["pool.yaml", "servers.yaml", "gateway.yaml"] {
+        let text = std::fs::read_to_string(example.join(name)).expect("there");
+        let text = text
+            .replace("8001", &first)
+            .replace("8002", &second)
+            .replace("8080", &port.to_string());
+        folder.write(name, &text);
+    }
+    let gateway = Pointsman::files(folder.path(), &[]);
+    gateway.wait_ready(2);
+    assert_eq!(gateway.data.port(), port);
+    // As `curl -d` sends it.
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    for model in ["customer-support", "summaries"] {
+        let body = format!(r#"{{"model": "{model}", "prompt": "Hello", "max_tokens": 5}}"#);
+        let reply = send(gateway.data, "POST", "/v1/completions", &form, &body);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let served = reply.json()["model"].as_str().expect("named").to_owned();
+        assert!(served.starts_with("llama-3-8b"), "{served}");
+    }
 }

@@ -172,3 +172,25 @@ fn a_stream_that_breaks_after_its_first_byte_ends_with_an_error_of_its_dialect()
     );
     assert!(!text.contains("message_stop"), "{text}");
 }
+
+#[test]
+fn when_all_servers_refuse_the_client_gets_the_last_ones_own_words() {
+    for status in [500, 503] {
+        let servers = [1, 2, 3].map(|n| {
+            Server::start(&["m"], move |_| {
+                Answer::json(status, format!("own words of {n}")).header("retry-after", "7")
+            })
+        });
+        let gateway = Pointsman::urls(&servers.each_ref().map(|server| server.address), &[]);
+        gateway.wait_ready(3);
+        let reply = post(gateway.data, CHAT, &chat("m"));
+        assert_eq!((reply.status, reply.header("retry-after")), (status, "7"));
+        assert!(
+            reply.text().starts_with("own words of "),
+            "{}",
+            reply.text()
+        );
+        let asked: usize = servers.iter().map(Server::count).sum();
+        assert!((1..=3).contains(&asked), "at most two more: {asked}");
+    }
+}

@@ -176,3 +176,23 @@ fn everything_else_is_forwarded_as_it_is() {
         assert_eq!(server.last().text(), body);
     }
 }
+
+#[test]
+fn missing_metrics_never_stop_routing() {
+    let sims = ["off", "frozen"].map(|mode| Sim::start(&["--model", "llama", "--metrics", mode]));
+    let gateway = Pointsman::urls(&sims.each_ref().map(|sim| sim.address), &[]);
+    for _ in 0..10 {
+        assert_eq!(post(gateway.data, CHAT, &chat("llama")).status, 200);
+    }
+}
+
+#[test]
+fn a_name_with_addresses_where_nobody_listens_is_served_all_the_same() {
+    // `localhost` is 127.0.0.1 and, on many machines, ::1, where this server is not.
+    let server = Server::named("a", &["m"]);
+    let url = format!("http://localhost:{}", server.address.port());
+    let gateway = Pointsman::serve(&[&url, &url]);
+    for _ in 0..10 {
+        assert_eq!(served_by(&post(gateway.data, CHAT, &chat("m"))), "a");
+    }
+}

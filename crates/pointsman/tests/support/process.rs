@@ -43,10 +43,10 @@ fn command() -> Command {
 }
 
 impl Process {
+    /// Its log is JSON, since nobody sits at a terminal.
     fn start(args: &[&str]) -> Self {
         let mut child = command()
             .args(args)
-            .args(["--log-format", "json"])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
