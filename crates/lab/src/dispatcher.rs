@@ -64,6 +64,9 @@ pub trait Dispatcher: Send {
     fn tell(&mut self, now: f64, told: Told);
     /// The next placement that is due; asked until `None` after every event and wake-up.
     fn next(&mut self, now: f64) -> Option<Placed>;
+    /// The adapters of an engine, as its metrics page has them: those that need no loading, and those that requests
+    /// wait for. Comes with [`Told::Scraped`], only from engines that have adapters.
+    fn adapters(&mut self, _now: f64, _engine: u32, _resident: &[u32], _wanted: &[u32]) {}
     /// When to ask again without an event.
     fn wake_at(&self) -> Option<f64> {
         None

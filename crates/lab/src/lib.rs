@@ -3,7 +3,12 @@
 mod dispatcher;
 mod job;
 mod outcome;
+pub mod policies;
+pub mod product;
+mod run;
+pub mod workload;
 
 pub use dispatcher::{Dispatcher, Placed, Told};
 pub use job::{BLOCK_TOKENS, Job, Workload};
 pub use outcome::{End, JobOutcome, RunOutcome, Sample};
+pub use run::{RunConfig, Scrape, run};

@@ -9,11 +9,12 @@ pub struct JobOutcome {
     pub id: u64,
     /// When the client sent it, seconds.
     pub at: f64,
-    /// Seconds to the first token as the client sees it. Of a job that never got one: the time it waited until the end.
+    /// Seconds to the first token as the client sees it. Of a job that never got one, refused ones included: the time
+    /// from there to the end of the run.
     pub ttft: f64,
     /// Seconds a token after the first; 0 with fewer than two.
     pub tpot: f64,
-    /// Seconds to the last token.
+    /// Seconds to the last token; to the end of the run if there was none.
     pub e2e: f64,
     /// How it ended.
     pub end: End,
@@ -63,10 +64,16 @@ pub struct RunOutcome {
     pub preemptions: u64,
     /// Adapter loads in all engines.
     pub adapter_loads: u64,
-    /// Busy seconds of each engine.
+    /// Busy seconds of each engine within `window`.
     pub busy: Vec<f64>,
     /// Samples over time (each virtual second): running, waiting, KV use, of each engine.
     pub samples: Vec<Sample>,
+    /// The measured seconds: from the end of the warm-up to the end of arrivals.
+    #[serde(default)]
+    pub window: [f64; 2],
+    /// Placements that made no sense (an engine that does not exist, a job that the dispatcher does not hold).
+    #[serde(default)]
+    pub misplaced: u64,
 }
 
 /// The fleet at one moment.

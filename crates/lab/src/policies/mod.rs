@@ -1,0 +1,1 @@
+//! Policies of the literature, each as its authors ship it.

@@ -1,0 +1,277 @@
+//! The product's own decision core as a dispatcher.
+//!
+//! [`Product`] drives a [`scheduling::Pool`] through its public interface, exactly as the gateway does: requests
+//! arrive with hashes of their prompt in blocks of 64 tokens, the pool hears of first tokens, of progress, of ends with
+//! their usage, and of scrapes; it never hears how long an answer will be.
+//!
+//! Two things differ from a gateway's defaults, and both can be set: endpoints join with the profile of their engine
+//! known, since that is what a calibrated deployment has (`Knowledge`), and nobody is refused for having waited a
+//! minute, since a refusal would take the slowest answers out of the comparison (`config.queue_ttl`).
+
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use scheduling::{
+    AdapterKey, Coefficients, Config, Decision, EndpointId, EndpointProfile, Event, Load,
+    PolicyKind, Pool, Request, Ticket, Time, Usage,
+};
+use simulator::EngineConfig;
+
+use crate::{BLOCK_TOKENS, Dispatcher, Job, Placed, Told};
+
+/// Tokens of a block of the pool's prefix index.
+const INDEX_BLOCK_TOKENS: u32 = 64;
+/// Engine blocks in one of those.
+const GROUP: usize = (INDEX_BLOCK_TOKENS / BLOCK_TOKENS) as usize;
+
+/// What the pool is told about the engines' speed when they join.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Knowledge {
+    /// The true coefficients.
+    #[default]
+    Exact,
+    /// The true ones times this factor, all of them: a calibration that is off.
+    Scaled(f64),
+    /// The pool's own defaults, and no KV size.
+    Nothing,
+}
+
+/// Settings of [`Product`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProductConfig {
+    /// Settings of the pool.
+    pub pool: Config,
+    /// What it knows of the engines.
+    pub knowledge: Knowledge,
+}
+
+impl ProductConfig {
+    /// The product's defaults with this policy, but for the lab's patience.
+    #[must_use]
+    pub fn new(policy: PolicyKind) -> Self {
+        Self {
+            pool: Config {
+                policy,
+                block_tokens: INDEX_BLOCK_TOKENS,
+                queue_ttl: Duration::from_secs(86_400),
+                queue_capacity: 1 << 20,
+                ..Config::default()
+            },
+            knowledge: Knowledge::Exact,
+        }
+    }
+}
+
+/// A gateway that decides with the product's pool.
+#[derive(Debug)]
+pub struct Product {
+    pool: Pool,
+    endpoints: Vec<EndpointId>,
+    /// Jobs from arrival to end.
+    jobs: FxHashMap<u64, InPool>,
+    by_ticket: FxHashMap<Ticket, u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct InPool {
+    ticket: Ticket,
+    prompt_tokens: u32,
+}
+
+impl Product {
+    /// A pool that all `engines` have joined.
+    #[must_use]
+    pub fn new(config: ProductConfig, engines: &[EngineConfig], seed: u64) -> Self {
+        let knowledge = config.knowledge;
+        let mut pool = Pool::new(config.pool, seed);
+        let profiles = engines.iter().map(|engine| profile(engine, knowledge));
+        let endpoints = profiles.map(|it| pool.join(Time::ZERO, it)).collect();
+        Self {
+            pool,
+            endpoints,
+            jobs: FxHashMap::default(),
+            by_ticket: FxHashMap::default(),
+        }
+    }
+
+    /// What the pool says about itself.
+    #[must_use]
+    pub fn stats(&self) -> scheduling::Stats {
+        self.pool.stats()
+    }
+
+    fn observe(&mut self, now: f64, job: u64, event: impl FnOnce(InPool) -> Event<'static>) {
+        if let Some(&it) = self.jobs.get(&job) {
+            self.pool.observe(Time::from_secs_f64(now), event(it));
+        }
+    }
+
+    fn finished(&mut self, now: f64, job: u64, output_tokens: u32, cached_tokens: u32) {
+        let Some(it) = self.jobs.remove(&job) else {
+            return;
+        };
+        self.by_ticket.remove(&it.ticket);
+        let usage = Usage {
+            prompt_tokens: it.prompt_tokens,
+            completion_tokens: output_tokens,
+            cached_tokens: Some(cached_tokens),
+        };
+        // Only a refusal ends without a token.
+        let ok = output_tokens > 0;
+        let event = Event::Finished {
+            ticket: it.ticket,
+            usage: ok.then_some(usage),
+            ok,
+        };
+        self.pool.observe(Time::from_secs_f64(now), event);
+    }
+}
+
+impl Dispatcher for Product {
+    fn arrive(&mut self, now: f64, job: &Job) {
+        let ticket = self.pool.arrive(Time::from_secs_f64(now), request(job));
+        let prompt_tokens = job.prompt_tokens;
+        self.jobs.insert(
+            job.id,
+            InPool {
+                ticket,
+                prompt_tokens,
+            },
+        );
+        self.by_ticket.insert(ticket, job.id);
+    }
+
+    fn tell(&mut self, now: f64, told: Told) {
+        match told {
+            Told::FirstToken { job } => {
+                self.observe(now, job, |it| Event::FirstToken { ticket: it.ticket });
+            }
+            Told::Progress { job, tokens } => self.observe(now, job, |it| Event::Progress {
+                ticket: it.ticket,
+                tokens,
+            }),
+            Told::Finished {
+                job,
+                output_tokens,
+                cached_tokens,
+            } => self.finished(now, job, output_tokens, cached_tokens),
+            Told::Scraped {
+                engine,
+                running,
+                waiting,
+                kv_usage,
+            } => {
+                let Some(&endpoint) = self.endpoints.get(engine as usize) else {
+                    return;
+                };
+                let load = Load {
+                    waiting: Some(waiting),
+                    running: Some(running),
+                    kv_usage: Some(kv_usage),
+                };
+                let event = Event::Scraped { endpoint, load };
+                self.pool.observe(Time::from_secs_f64(now), event);
+            }
+        }
+    }
+
+    fn adapters(&mut self, now: f64, engine: u32, resident: &[u32], wanted: &[u32]) {
+        let Some(&endpoint) = self.endpoints.get(engine as usize) else {
+            return;
+        };
+        let keys = |ids: &[u32]| -> Vec<AdapterKey> { ids.iter().copied().map(key).collect() };
+        let (resident, loading) = (keys(resident), keys(wanted));
+        let event = Event::Adapters {
+            endpoint,
+            resident: &resident,
+            loading: &loading,
+            max: None,
+        };
+        self.pool.observe(Time::from_secs_f64(now), event);
+    }
+
+    fn next(&mut self, now: f64) -> Option<Placed> {
+        let now = Time::from_secs_f64(now);
+        loop {
+            let decision = self.pool.next(now)?;
+            let Some(&job) = self.by_ticket.get(&decision.ticket()) else {
+                continue;
+            };
+            return Some(match decision {
+                Decision::Dispatch { endpoints, .. } => Placed::To {
+                    job,
+                    engine: endpoints.first().map_or(u32::MAX, |id| id.index() as u32),
+                },
+                Decision::Reject { ticket, .. } => {
+                    self.jobs.remove(&job);
+                    self.by_ticket.remove(&ticket);
+                    Placed::Shed { job }
+                }
+            });
+        }
+    }
+
+    fn wake_at(&self) -> Option<f64> {
+        // The pool counts whole nanoseconds: one more, so that rounding never makes the wake-up too early.
+        self.pool.wake_at().map(|at| at.as_secs_f64() + 1e-9)
+    }
+}
+
+fn key(adapter: u32) -> AdapterKey {
+    AdapterKey(u64::from(adapter) + 1)
+}
+
+fn request(job: &Job) -> Request {
+    let blocks = (job.prompt_tokens / INDEX_BLOCK_TOKENS) as usize;
+    let ends = job.blocks.chunks_exact(GROUP).take(blocks);
+    Request {
+        // A chained hash names everything before it, so the last of a group names the group.
+        prefix: ends.map(|group| group[GROUP - 1].0).collect(),
+        prompt_tokens: job.prompt_tokens,
+        max_output_tokens: job.max_output_tokens,
+        streams: true,
+        priority: job.priority,
+        flow: job.flow,
+        adapter: job.adapter.map(key),
+        ..Request::default()
+    }
+}
+
+fn profile(engine: &EngineConfig, knowledge: Knowledge) -> EndpointProfile {
+    let known = EndpointProfile {
+        coefficients: Coefficients {
+            c0: engine.profile.c0,
+            w_base: engine.profile.w_base,
+            a: engine.profile.a,
+            q: engine.profile.q,
+            k_v: engine.profile.k_v,
+            s: engine.profile.s,
+            adapter_load: engine.lora.load_seconds,
+        },
+        kv_capacity_tokens: Some(u64::from(engine.kv_blocks) * u64::from(engine.block_tokens)),
+        max_batched_tokens: engine.max_batched_tokens,
+        max_seqs: engine.max_seqs as u32,
+        max_lora: (engine.lora.max_loras > 0).then_some(engine.lora.max_loras as u32),
+        load_only: false,
+    };
+    match knowledge {
+        Knowledge::Exact => known,
+        Knowledge::Nothing => EndpointProfile::default(),
+        Knowledge::Scaled(factor) => EndpointProfile {
+            coefficients: scaled(known.coefficients, factor),
+            ..known
+        },
+    }
+}
+
+fn scaled(it: Coefficients, factor: f64) -> Coefficients {
+    Coefficients {
+        c0: it.c0 * factor,
+        w_base: it.w_base * factor,
+        a: it.a * factor,
+        q: it.q * factor,
+        k_v: it.k_v * factor,
+        s: it.s * factor,
+        adapter_load: it.adapter_load * factor,
+    }
+}

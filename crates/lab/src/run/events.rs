@@ -1,0 +1,117 @@
+//! What is going to happen, in order of time; equal times in the order in which they were planned.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use crate::Job;
+
+/// One thing that will happen.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A client sends a job. `open`: it came from the stream of jobs that depend on no answer.
+    Arrival { job: Box<Job>, open: bool },
+    /// A job reaches the engine it was sent to.
+    Delivered { slot: usize },
+    /// An engine's step is over.
+    StepDone { engine: usize },
+    /// Part of an answer reaches the gateway.
+    Answer { slot: usize, answer: Answer },
+    /// An engine writes its metrics page.
+    Scrape { engine: usize },
+    /// A metrics page reaches the gateways.
+    Page(Box<Page>),
+    /// A dispatcher wanted to be asked again.
+    Wake { gateway: usize },
+    /// The fleet's state is noted for the report.
+    Sample,
+}
+
+/// Part of an answer on its way.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Answer {
+    First { cached: u32 },
+    Tokens(u32),
+    Finished,
+    Refused,
+}
+
+/// What a scrape reads.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) engine: usize,
+    pub(super) running: u32,
+    pub(super) waiting: u32,
+    pub(super) kv_usage: f64,
+    pub(super) resident: Vec<u32>,
+    pub(super) wanted: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: f64,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    /// The heap gives out its greatest first, so the earliest is the greatest.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_time = other.at.total_cmp(&self.at);
+        by_time.then(other.order.cmp(&self.order))
+    }
+}
+
+/// The future.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    heap: BinaryHeap<Entry>,
+    planned: u64,
+}
+
+impl Events {
+    /// Plans `event` for `at`.
+    pub(super) fn plan(&mut self, at: f64, event: Event) {
+        self.planned += 1;
+        let order = self.planned;
+        self.heap.push(Entry { at, order, event });
+    }
+
+    /// The next thing that happens, and when.
+    pub(super) fn pop(&mut self) -> Option<(f64, Event)> {
+        self.heap.pop().map(|entry| (entry.at, entry.event))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn earliest_first_and_ties_as_planned() {
+        let mut events = Events::default();
+        for (at, engine) in [(2.0, 0), (1.0, 1), (2.0, 2), (1.0, 3)] {
+            events.plan(at, Event::StepDone { engine });
+        }
+        let order: Vec<usize> = std::iter::from_fn(|| events.pop())
+            .filter_map(|(_, event)| match event {
+                Event::StepDone { engine } => Some(engine),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(order, [1, 3, 0, 2]);
+    }
+}

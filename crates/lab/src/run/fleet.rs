@@ -1,0 +1,393 @@
+//! The virtual clock and what it drives.
+
+use std::time::Instant;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use simulator::{Output, OutputKind};
+
+use super::RunConfig;
+use super::book::Book;
+use super::events::{Answer, Event, Events, Page};
+use super::host::Host;
+use crate::{Dispatcher, End, Job, Placed, RunOutcome, Sample, Told, Workload};
+
+/// Seconds from one sample of the fleet to the next.
+const SAMPLE_EVERY: f64 = 1.0;
+/// A dispatcher that wants to be asked at once is asked after this: time must go on.
+const SHORTEST_WAKE: f64 = 1e-6;
+/// A dispatcher that places nothing but nonsense is asked no more than so often at a time.
+const MOST_NONSENSE: u64 = 1000;
+
+struct Gateway {
+    dispatcher: Box<dyn Dispatcher>,
+    wake: Option<f64>,
+}
+
+pub(super) struct Fleet {
+    config: RunConfig,
+    now: f64,
+    over: f64,
+    window: [f64; 2],
+    events: Events,
+    hosts: Vec<Host>,
+    gateways: Vec<Gateway>,
+    workload: Box<dyn Workload>,
+    book: Book,
+    /// Arrivals that are planned.
+    coming: usize,
+    rng: ChaCha8Rng,
+    outputs: Vec<Output>,
+    samples: Vec<Sample>,
+    misplaced: u64,
+}
+
+impl Fleet {
+    pub(super) fn new(
+        config: RunConfig,
+        workload: Box<dyn Workload>,
+        dispatchers: Vec<Box<dyn Dispatcher>>,
+    ) -> Self {
+        let hosts = config.engines.iter().enumerate().map(|(index, engine)| {
+            let mut engine = engine.clone();
+            engine.step_noise = config.step_noise;
+            Host::new(engine, mix(config.seed, index as u64 + 1))
+        });
+        let gateways = dispatchers.into_iter().take(config.gateways.max(1));
+        Self {
+            now: 0.0,
+            over: config.horizon + config.drain.max(0.0),
+            window: [config.warmup, config.horizon],
+            events: Events::default(),
+            hosts: hosts.collect(),
+            gateways: gateways
+                .map(|dispatcher| Gateway {
+                    dispatcher,
+                    wake: None,
+                })
+                .collect(),
+            workload,
+            book: Book::default(),
+            coming: 0,
+            rng: ChaCha8Rng::seed_from_u64(mix(config.seed, 0)),
+            outputs: Vec::new(),
+            samples: Vec::new(),
+            misplaced: 0,
+            config,
+        }
+    }
+
+    pub(super) fn run(mut self) -> RunOutcome {
+        let began = Instant::now();
+        self.begin();
+        while self.coming + self.book.live > 0 {
+            let Some((at, event)) = self.events.pop() else {
+                break;
+            };
+            if at > self.over {
+                self.now = self.over;
+                break;
+            }
+            self.now = at;
+            self.happen(event);
+        }
+        self.outcome(began)
+    }
+
+    fn begin(&mut self) {
+        if self.gateways.is_empty() {
+            return;
+        }
+        self.next_arrival();
+        self.events.plan(0.0, Event::Sample);
+        if let Some(scrape) = self.config.scrape {
+            let count = self.hosts.len().max(1) as f64;
+            for engine in 0..self.hosts.len() {
+                // Pages of different engines are not read in the same instant.
+                let at = scrape.period * (engine as f64 + 0.5) / count;
+                self.events.plan(at, Event::Scrape { engine });
+            }
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrival { job, open } => self.arrival(job, open),
+            Event::Delivered { slot } => self.delivered(slot),
+            Event::StepDone { engine } => self.step_done(engine),
+            Event::Answer { slot, answer } => self.answer(slot, answer),
+            Event::Scrape { engine } => self.scrape(engine),
+            Event::Page(page) => self.page(&page),
+            Event::Wake { gateway } => self.wake(gateway),
+            Event::Sample => self.sample(),
+        }
+    }
+
+    /// Plans the next job that depends on no answer.
+    fn next_arrival(&mut self) {
+        if let Some(job) = self.workload.next() {
+            self.expect(job, true);
+        }
+    }
+
+    /// Plans a job, unless nobody sends it any more. Time does not run backwards, whatever a trace says.
+    fn expect(&mut self, mut job: Job, open: bool) {
+        job.at = job.at.max(self.now);
+        if job.at < self.config.horizon {
+            self.coming += 1;
+            let job = Box::new(job);
+            self.events.plan(job.at, Event::Arrival { job, open });
+        }
+    }
+
+    fn arrival(&mut self, job: Box<Job>, open: bool) {
+        self.coming -= 1;
+        if open {
+            self.next_arrival();
+        }
+        let gateway = match self.gateways.len() {
+            1 => 0,
+            many => self.rng.random_range(0..many),
+        };
+        let Some(slot) = self.book.enter(job, gateway, self.config.warmup) else {
+            self.misplaced += 1;
+            return;
+        };
+        let job = &self.book.get(slot).job;
+        self.gateways[gateway].dispatcher.arrive(self.now, job);
+        self.poke(gateway);
+    }
+
+    /// Takes what a dispatcher has decided by now.
+    fn poke(&mut self, gateway: usize) {
+        let nonsense = self.misplaced + MOST_NONSENSE;
+        while self.misplaced < nonsense {
+            match self.gateways[gateway].dispatcher.next(self.now) {
+                Some(Placed::To { job, engine }) => self.place(gateway, job, engine),
+                Some(Placed::Shed { job }) => self.shed(gateway, job),
+                None => break,
+            }
+        }
+        self.arm(gateway);
+    }
+
+    fn place(&mut self, gateway: usize, job: u64, engine: u32) {
+        let Some(slot) = self.book.queued_at(gateway, job) else {
+            self.misplaced += 1;
+            return;
+        };
+        if engine as usize >= self.hosts.len() {
+            self.misplaced += 1;
+            self.end(slot, End::Shed);
+            return;
+        }
+        self.book.send(slot, engine);
+        let at = self.now + self.config.network_delay;
+        self.events.plan(at, Event::Delivered { slot });
+    }
+
+    fn shed(&mut self, gateway: usize, job: u64) {
+        match self.book.queued_at(gateway, job) {
+            Some(slot) => self.end(slot, End::Shed),
+            None => self.misplaced += 1,
+        }
+    }
+
+    /// A job has its outcome; what its client does next follows from that.
+    fn end(&mut self, slot: usize, end: End) {
+        self.book.end(slot, self.now, end);
+        let next = self.workload.finished(&self.book.get(slot).job, self.now);
+        if let Some(job) = next {
+            self.expect(job, false);
+        }
+    }
+
+    /// Plans the time at which the dispatcher wants to be asked again.
+    fn arm(&mut self, gateway: usize) {
+        let it = &mut self.gateways[gateway];
+        let wanted = it.dispatcher.wake_at().filter(|at| at.is_finite());
+        let Some(at) = wanted.map(|at| at.max(self.now + SHORTEST_WAKE)) else {
+            return;
+        };
+        if it.wake.is_none_or(|planned| at < planned) {
+            it.wake = Some(at);
+            self.events.plan(at, Event::Wake { gateway });
+        }
+    }
+
+    fn wake(&mut self, gateway: usize) {
+        let it = &mut self.gateways[gateway];
+        // One that an earlier wake-up has replaced does no harm, but is not needed.
+        if it.wake.is_some_and(|at| at <= self.now) {
+            it.wake = None;
+            self.poke(gateway);
+        }
+    }
+
+    fn delivered(&mut self, slot: usize) {
+        let record = self.book.get(slot);
+        let Some(engine) = record.engine.map(|engine| engine as usize) else {
+            return;
+        };
+        if self.hosts[engine].submit(self.now, slot, &record.job) {
+            self.step(engine);
+        } else {
+            self.send_back(slot, Answer::Refused);
+        }
+    }
+
+    fn send_back(&mut self, slot: usize, answer: Answer) {
+        let at = self.now + self.config.network_delay;
+        self.events.plan(at, Event::Answer { slot, answer });
+    }
+
+    fn step(&mut self, engine: usize) {
+        if let Some(end) = self.hosts[engine].start(self.now, self.window) {
+            self.events.plan(end, Event::StepDone { engine });
+        }
+    }
+
+    fn step_done(&mut self, engine: usize) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.hosts[engine].finish(self.now, &mut outputs);
+        for output in outputs.drain(..) {
+            self.output(output);
+        }
+        self.outputs = outputs;
+        self.step(engine);
+    }
+
+    fn output(&mut self, output: Output) {
+        let slot = output.id as usize;
+        let every = self.config.progress_tokens;
+        let record = self.book.get(slot);
+        match output.kind {
+            OutputKind::FirstToken { cached_tokens, .. } => {
+                let cached = cached_tokens;
+                self.send_back(slot, Answer::First { cached });
+            }
+            OutputKind::Token => {
+                record.unreported += 1;
+                if every > 0 && record.unreported >= every {
+                    let tokens = std::mem::take(&mut record.unreported);
+                    self.send_back(slot, Answer::Tokens(tokens));
+                }
+            }
+            OutputKind::Finished { .. } => {
+                let tokens = std::mem::take(&mut record.unreported);
+                if tokens > 0 {
+                    self.send_back(slot, Answer::Tokens(tokens));
+                }
+                self.send_back(slot, Answer::Finished);
+            }
+            OutputKind::Preempted => {}
+        }
+    }
+
+    fn answer(&mut self, slot: usize, answer: Answer) {
+        let record = self.book.get(slot);
+        let (gateway, job) = (record.gateway, record.job.id);
+        let told = match answer {
+            Answer::First { cached } => {
+                self.book.first(slot, self.now, cached);
+                Told::FirstToken { job }
+            }
+            Answer::Tokens(tokens) => {
+                record.seen += tokens;
+                Told::Progress { job, tokens }
+            }
+            Answer::Finished | Answer::Refused => {
+                let told = Told::Finished {
+                    job,
+                    output_tokens: record.seen,
+                    cached_tokens: record.cached,
+                };
+                let refused = matches!(answer, Answer::Refused);
+                self.end(slot, if refused { End::Shed } else { End::Finished });
+                told
+            }
+        };
+        self.gateways[gateway].dispatcher.tell(self.now, told);
+        // Tokens in mid-stream free nothing.
+        if !matches!(answer, Answer::Tokens(_)) {
+            self.poke(gateway);
+        }
+    }
+
+    fn scrape(&mut self, engine: usize) {
+        let Some(scrape) = self.config.scrape else {
+            return;
+        };
+        let page = Box::new(self.hosts[engine].page(engine));
+        self.events
+            .plan(self.now + scrape.delay.max(0.0), Event::Page(page));
+        let next = self.now + scrape.period.max(1e-3);
+        self.events.plan(next, Event::Scrape { engine });
+    }
+
+    fn page(&mut self, page: &Page) {
+        let engine = page.engine as u32;
+        let told = Told::Scraped {
+            engine,
+            running: page.running,
+            waiting: page.waiting,
+            kv_usage: page.kv_usage,
+        };
+        let lora = self.hosts[page.engine].engine.config().lora.max_loras > 0;
+        for gateway in 0..self.gateways.len() {
+            let dispatcher = &mut self.gateways[gateway].dispatcher;
+            dispatcher.tell(self.now, told);
+            if lora {
+                dispatcher.adapters(self.now, engine, &page.resident, &page.wanted);
+            }
+            self.poke(gateway);
+        }
+    }
+
+    fn sample(&mut self) {
+        let mut sample = Sample {
+            at: self.now,
+            running: Vec::with_capacity(self.hosts.len()),
+            waiting: Vec::with_capacity(self.hosts.len()),
+            kv_usage: Vec::with_capacity(self.hosts.len()),
+            queued: self.book.queued,
+        };
+        for host in &self.hosts {
+            let stats = host.engine.stats();
+            sample.running.push(stats.running as u32);
+            sample.waiting.push(stats.waiting as u32);
+            sample.kv_usage.push(stats.kv_usage as f32);
+        }
+        self.samples.push(sample);
+        self.events.plan(self.now + SAMPLE_EVERY, Event::Sample);
+    }
+
+    fn outcome(self, began: Instant) -> RunOutcome {
+        let stats: Vec<_> = self.hosts.iter().map(|host| host.engine.stats()).collect();
+        RunOutcome {
+            policy: String::new(),
+            workload: String::new(),
+            load: 0.0,
+            seed: self.config.seed,
+            virtual_seconds: self.now,
+            real_seconds: began.elapsed().as_secs_f64(),
+            jobs: self.book.outcomes(self.now),
+            preemptions: stats.iter().map(|it| it.preemptions).sum(),
+            adapter_loads: stats.iter().map(|it| it.adapter_loads).sum(),
+            busy: self.hosts.iter().map(|host| host.busy).collect(),
+            samples: self.samples,
+            window: [self.window[0], self.window[1].min(self.now)],
+            misplaced: self.misplaced,
+        }
+    }
+}
+
+/// Seeds that have nothing to do with each other, from one (the finaliser of SplitMix64).
+fn mix(seed: u64, stream: u64) -> u64 {
+    let mut z = seed
+        .wrapping_add(stream.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        .wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
