@@ -16,7 +16,8 @@ pub mod process;
 pub mod server;
 
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 pub use client::{Reply, get, open, post, send};
@@ -27,13 +28,25 @@ pub use server::{Answer, Asked, Server};
 /// Longest wait for something that must come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Ports that one process of tests has for itself.
+const BLOCK: u16 = 100;
+
 /// A port that nobody has. It lies below the range from which systems give ports to outgoing connections, so that no
-/// connection takes it between here and its use.
+/// connection takes it between here and its use; and in a block that this process holds by its first port, so that no
+/// other process of tests takes it.
 pub fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
+    static HELD: OnceLock<TcpListener> = OnceLock::new();
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let held = HELD.get_or_init(|| {
+        let start = std::process::id() % 200;
+        (start..start + 200)
+            .map(|turn| 12_000 + u16::try_from(turn % 200).unwrap() * BLOCK)
+            .find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
+            .expect("a free block of ports")
+    });
+    let first = held.local_addr().expect("bound").port();
     loop {
-        let turn = std::process::id() * 97 + NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 12_000 + u16::try_from(turn % 20_000).unwrap();
+        let port = first + 1 + NEXT.fetch_add(1, Ordering::Relaxed) % (BLOCK - 1);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }

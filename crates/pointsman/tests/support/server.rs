@@ -8,7 +8,7 @@ use std::sync::mpsc::Receiver;
 
 use parking_lot::Mutex;
 
-use super::free_port;
+use super::{eventually, free_port};
 
 /// What a server was asked.
 #[derive(Debug, Clone)]
@@ -138,11 +138,15 @@ impl Server {
             stopped: AtomicBool::new(true),
             connections: Mutex::default(),
         };
+        // Nobody may take the port between finding and using it.
+        let listener = eventually("a free port", || {
+            TcpListener::bind(("127.0.0.1", free_port())).ok()
+        });
         let server = Self {
-            address: SocketAddr::from(([127, 0, 0, 1], free_port())),
+            address: listener.local_addr().expect("bound"),
             shared: Arc::new(shared),
         };
-        server.resume();
+        server.listen(listener);
         server
     }
 
@@ -154,7 +158,12 @@ impl Server {
 
     /// Listens, again after [`Self::stop`].
     pub fn resume(&self) {
-        let listener = TcpListener::bind(self.address).expect("the port is free");
+        self.listen(eventually("the port is free", || {
+            TcpListener::bind(self.address).ok()
+        }));
+    }
+
+    fn listen(&self, listener: TcpListener) {
         self.shared.stopped.store(false, Ordering::SeqCst);
         let shared = self.shared.clone();
         std::thread::spawn(move || {
@@ -244,7 +253,9 @@ fn probed(shared: &Shared, asked: &Asked) -> Option<Answer> {
     if asked.method != "GET" {
         return None;
     }
-    match asked.target.as_str() {
+    // A base path may stand before them.
+    let target = asked.target.trim_start_matches("/llm");
+    match target {
         "/metrics" => {
             let waiting = shared.waiting.load(Ordering::SeqCst);
             let page = format!(
