@@ -35,7 +35,8 @@ pub(crate) struct Readiness {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<&'static str>,
-    /// Broken objects, ports in use, unreadable certificates: named, while the rest serves.
+    /// Broken objects, ports in use, unreadable certificates, references that do not resolve: named, while the rest
+    /// serves.
     pub(crate) problems: Vec<String>,
 }
 

@@ -17,6 +17,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 pub(crate) struct Configuration {
     origin: Origin,
     problems: Vec<String>,
+    conditions: Vec<String>,
 }
 
 enum Origin {
@@ -48,6 +49,7 @@ impl Configuration {
             return Ok(Self {
                 origin: Origin::Urls(plan),
                 problems: Vec::new(),
+                conditions: Vec::new(),
             });
         }
         let source = files::Source::new(args.files.clone());
@@ -67,6 +69,7 @@ impl Configuration {
         Ok(Self {
             origin: Origin::Files(Box::new(files)),
             problems: Vec::new(),
+            conditions: Vec::new(),
         })
     }
 
@@ -75,8 +78,9 @@ impl Configuration {
         match &mut self.origin {
             Origin::Urls(plan) => Arc::clone(plan),
             Origin::Files(files) => {
-                let (plan, problems) = files.load();
+                let (plan, problems, conditions) = files.load();
                 self.problems = problems;
+                self.conditions = conditions;
                 plan
             }
         }
@@ -85,6 +89,12 @@ impl Configuration {
     /// What was wrong with the last load, one line each.
     pub(crate) fn problems(&self) -> &[String] {
         &self.problems
+    }
+
+    /// What the objects of the last load ask for and do not get, such as references that do not resolve, one line each.
+    /// These objects are sound; the load did not fail.
+    pub(crate) fn conditions(&self) -> &[String] {
+        &self.conditions
     }
 
     /// Returns when files have changed; never for URLs.
@@ -97,20 +107,27 @@ impl Configuration {
 }
 
 impl Files {
-    fn load(&mut self) -> (Arc<Plan>, Vec<String>) {
+    /// The plan, what is broken, and conditions that are not met.
+    fn load(&mut self) -> (Arc<Plan>, Vec<String>, Vec<String>) {
         let loaded = match &self.objects {
             None => self.source.load(),
             Some(previous) => self.source.load_over(previous),
         };
         let compiled = routing::compile(&loaded.objects, &self.options);
-        self.tell(&loaded, &compiled);
+        let conditions = bad_conditions(&compiled);
+        self.tell(&loaded, &compiled, &conditions);
         let problems = loaded.problems.iter().map(ToString::to_string).collect();
         self.objects = Some(loaded.objects);
-        (Arc::new(compiled.plan), problems)
+        (Arc::new(compiled.plan), problems, conditions)
     }
 
     /// Says each note, warning and bad condition once, not again at each reload.
-    fn tell(&mut self, loaded: &files::Loaded, compiled: &routing::Compiled) {
+    fn tell(
+        &mut self,
+        loaded: &files::Loaded,
+        compiled: &routing::Compiled,
+        conditions: &[String],
+    ) {
         let mut once = |text: String| self.told.insert(text.clone()).then_some(text);
         for note in compiled
             .notes
@@ -133,15 +150,24 @@ impl Files {
         {
             tracing::info!("{skipped}");
         }
-        for status in &compiled.statuses {
-            for condition in status
-                .problems()
-                .filter_map(|condition| once(format!("{}: {condition}", status.object)))
-            {
-                tracing::warn!("{condition}");
-            }
+        for condition in conditions
+            .iter()
+            .filter_map(|condition| once(condition.clone()))
+        {
+            tracing::warn!("{condition}");
         }
     }
+}
+
+/// Every condition that tells of a problem, with its object.
+fn bad_conditions(compiled: &routing::Compiled) -> Vec<String> {
+    let of = |status: &routing::ObjectStatus| -> Vec<String> {
+        status
+            .problems()
+            .map(|condition| format!("{}: {condition}", status.object))
+            .collect()
+    };
+    compiled.statuses.iter().flat_map(of).collect()
 }
 
 /// Reads `http[s]://host[:port][/path]`.

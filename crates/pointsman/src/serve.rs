@@ -125,6 +125,8 @@ impl Gateway {
         for problem in &problems {
             tracing::error!("{problem}");
         }
+        // The configuration has logged these.
+        problems.extend_from_slice(self.configuration.conditions());
         *self.admin.readiness.lock() = Readiness {
             ready: true,
             reason: None,

@@ -314,6 +314,9 @@ fn a_replaced_certificate_is_shown_to_the_next_client_and_a_broken_one_is_not() 
         gateway.events().iter().any(told).then_some(())
     });
     assert_eq!(get(local(plain), "/").text(), "web");
+    eventually("and named", || {
+        gateway.problems().contains("Secret edge/tls").then_some(())
+    });
     assert!(!gateway.log().contains("PRIVATE KEY"));
     folder.write("secret.yaml", &secret(&first.0, &first.1));
     let (leaf, _) = eventually("the first again", || shown(&first.2).ok());
@@ -342,6 +345,13 @@ fn a_reference_that_does_not_resolve_is_500_for_its_share_alone() {
         gateway.log().contains("BackendNotFound") || gateway.log().contains("missing"),
         "the condition is logged"
     );
+    let problems = gateway.problems();
+    assert!(
+        problems.contains("HTTPRoute edge/models") && problems.contains("missing"),
+        "{problems}"
+    );
+    let successful = gateway.metric("pointsman_config_last_reload_successful", &[]);
+    assert_eq!(successful, Some(1.0), "the configuration is sound");
     folder.write(
         "more.yaml",
         &format!(
@@ -352,6 +362,9 @@ fn a_reference_that_does_not_resolve_is_500_for_its_share_alone() {
     );
     eventually("resolved", || {
         (post(gateway.data, "/bad", "{}").status == 200).then_some(())
+    });
+    eventually("nothing is named", || {
+        gateway.problems().is_empty().then_some(())
     });
 }
 
