@@ -1,11 +1,13 @@
 //! Fleets in virtual time: workloads, policies side by side, bounds, a report.
 
+pub mod bound;
 mod dispatcher;
 mod job;
 mod outcome;
 pub mod policies;
 pub mod product;
 mod run;
+pub mod stats;
 pub mod workload;
 
 pub use dispatcher::{Dispatcher, Placed, Told};
