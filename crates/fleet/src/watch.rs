@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use scheduling::{AdapterKey, EndpointProfile, Event, Health, Load};
+use scheduling::{AdapterKey, EndpointProfile, Event, Health, Load, Probe};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -323,10 +323,11 @@ impl Watcher {
     async fn probe(&mut self) {
         let options = &self.pool.shared.options.probe;
         let (period, suspect_period) = (options.period, options.suspect_period);
-        let ok = self.ask_health().await;
+        let outcome = self.ask_health().await;
+        let ok = outcome == Probe::Passed;
         self.pool.observe(Event::Probe {
             endpoint: self.endpoint.id,
-            ok,
+            outcome,
         });
         let healthy = self
             .pool
@@ -360,7 +361,7 @@ impl Watcher {
     }
 
     /// Asks in the best way that the server knows.
-    async fn ask_health(&mut self) -> bool {
+    async fn ask_health(&mut self) -> Probe {
         let options = &self.pool.shared.options.probe;
         let (path, limit) = (options.path.clone(), options.timeout);
         loop {
@@ -368,11 +369,15 @@ impl Watcher {
                 ProbeBy::Health => (path.as_str(), ProbeBy::Models),
                 ProbeBy::Models => (MODELS, ProbeBy::Connect),
                 ProbeBy::Connect => {
-                    return matches!(timeout(limit, connects(&self.endpoint)).await, Ok(Ok(())));
+                    return match timeout(limit, connects(&self.endpoint)).await {
+                        Ok(Ok(())) => Probe::Passed,
+                        Ok(Err(error)) => failed(&error),
+                        Err(_) => Probe::Failed,
+                    };
                 }
             };
             match self.get(path, limit).await {
-                Ok((status, _)) if status.is_success() => return true,
+                Ok((status, _)) if status.is_success() => return Probe::Passed,
                 Ok((status, _))
                     if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED =>
                 {
@@ -381,13 +386,23 @@ impl Watcher {
                 Ok((status, _)) => {
                     self.endpoint.seen.lock().error =
                         Some(Error::Status(status.as_u16()).to_string());
-                    return false;
+                    return Probe::Failed;
                 }
                 Err(error) => {
                     self.endpoint.seen.lock().error = Some(error.to_string());
-                    return false;
+                    return failed(&error);
                 }
             }
         }
+    }
+}
+
+/// What a question that got no answer says about the server.
+fn failed(error: &Error) -> Probe {
+    match error {
+        Error::Connect(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            Probe::Refused
+        }
+        _ => Probe::Failed,
     }
 }

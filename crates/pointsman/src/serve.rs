@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use fleet::Fleet;
-use proxy::Proxy;
+use proxy::{ListenProblemKind, Proxy};
 use telemetry::Metrics;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -25,8 +25,13 @@ pub(crate) fn run(args: Box<ServeArgs>) -> anyhow::Result<()> {
     crate::runtime()?.block_on(serve(&args))
 }
 
+/// How often a port that another process has is tried again.
+const BIND_AGAIN: Duration = Duration::from_secs(5);
+
 /// The running gateway.
 struct Gateway {
+    /// A port that the plan wants is not bound.
+    unbound: bool,
     configuration: Configuration,
     plan: Arc<ArcSwap<routing::Plan>>,
     fleet: Arc<Fleet>,
@@ -44,6 +49,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             () = gateway.configuration.changed() => gateway.reload(),
+            () = tokio::time::sleep(BIND_AGAIN), if gateway.unbound => gateway.listen(),
         }
     }
     gateway
@@ -77,6 +83,7 @@ impl Gateway {
         )
         .context("cannot start the data plane")?;
         let mut gateway = Self {
+            unbound: false,
             configuration,
             plan,
             fleet,
@@ -115,14 +122,14 @@ impl Gateway {
 
     /// Binds what the plan wants bound and tells what is wrong.
     fn listen(&mut self) {
+        let listeners = self.proxy.apply();
+        self.unbound = listeners
+            .iter()
+            .any(|problem| problem.kind != ListenProblemKind::Certificate);
         let mut problems: Vec<String> = self.configuration.problems().to_vec();
-        problems.extend(
-            self.proxy
-                .apply()
-                .into_iter()
-                .map(|problem| problem.message),
-        );
-        for problem in &problems {
+        problems.extend(listeners.into_iter().map(|problem| problem.message));
+        let known = std::mem::take(&mut self.admin.readiness.lock().problems);
+        for problem in problems.iter().filter(|problem| !known.contains(problem)) {
             tracing::error!("{problem}");
         }
         // The configuration has logged these.

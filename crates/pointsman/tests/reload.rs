@@ -250,8 +250,7 @@ fn a_port_in_use_is_named_while_the_others_serve() {
     );
     assert_eq!(get(local(free), "/").text(), "web");
     drop(holder);
-    // It is tried again when files change.
-    folder.write("more.yaml", &service("edge", "other"));
+    // It is tried again every few seconds.
     eventually("served at last", || {
         gateway.problems().is_empty().then_some(())
     });

@@ -86,8 +86,8 @@ pub enum Event<'a> {
     Probe {
         /// Which.
         endpoint: EndpointId,
-        /// Whether it passed.
-        ok: bool,
+        /// What came of it.
+        outcome: Probe,
     },
     /// Its prefix cache is empty now (a restart, a reset).
     CacheCleared {
@@ -136,4 +136,15 @@ pub enum Event<'a> {
         /// Which request.
         ticket: Ticket,
     },
+}
+
+/// What came of a health probe.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Probe {
+    /// The server is well.
+    Passed,
+    /// It said that it is not, or did not answer.
+    Failed,
+    /// It refused the connection: nobody is there.
+    Refused,
 }

@@ -38,7 +38,7 @@ mod time;
 
 pub use config::{Config, PolicyKind, Prices};
 pub use decision::{Decision, RejectReason};
-pub use event::{Event, FailureKind, Load, Usage};
+pub use event::{Event, FailureKind, Load, Probe, Usage};
 pub use explain::{Candidate, Explanation};
 pub use health::{Health, HealthConfig};
 pub use id::{AdapterKey, EndpointId, Ticket};

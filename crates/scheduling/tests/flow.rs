@@ -8,7 +8,7 @@ use scheduling::RejectReason::{
 };
 use scheduling::{
     Candidates, Config, Decision, EndpointId, EndpointProfile, Event, FailureKind, Health, Load,
-    Pool, Request, Ticket, Time,
+    Pool, Probe, Request, Ticket, Time,
 };
 use std::time::Duration;
 
@@ -411,7 +411,7 @@ fn outliers_are_avoided_but_never_all_of_them() {
             secs(0.3),
             Event::Probe {
                 endpoint,
-                ok: false,
+                outcome: Probe::Failed,
             },
         );
     });
@@ -427,7 +427,7 @@ fn outliers_are_avoided_but_never_all_of_them() {
         secs(0.5),
         Event::Probe {
             endpoint: ids[1],
-            ok: true,
+            outcome: Probe::Passed,
         },
     );
     assert_eq!(send(&mut pool, secs(0.5), prompt(77, 9, 1, 1)).1, ids[1]);

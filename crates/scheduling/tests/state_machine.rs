@@ -9,7 +9,7 @@ use common::prompt;
 use proptest::prelude::*;
 use scheduling::{
     AdapterKey, Candidates, Config, Decision, EndpointId, EndpointProfile, Event, FailureKind,
-    Health, Load, PolicyKind, Pool, Request, RequestKind, Ticket, Time, Usage,
+    Health, Load, PolicyKind, Pool, Probe, Request, RequestKind, Ticket, Time, Usage,
 };
 
 #[derive(Clone, Debug)]
@@ -261,7 +261,8 @@ impl World {
                 });
             }
             Call::Probe(_, ok) => {
-                self.may_fall(endpoint, Event::Probe { endpoint, ok });
+                let outcome = if ok { Probe::Passed } else { Probe::Failed };
+                self.may_fall(endpoint, Event::Probe { endpoint, outcome });
             }
             _ => self.observe(Event::CacheCleared { endpoint }),
         }

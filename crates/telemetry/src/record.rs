@@ -50,7 +50,8 @@ pub struct ExchangeRecord<'a> {
     pub response_bytes: u64,
     /// Time waited in our queue.
     pub queued: Duration,
-    /// Time until the first token (streams) or the first body byte.
+    /// Time until the first token of a stream, or the first body byte of an answer that is not looked into. A whole
+    /// answer to inference has none: when its bytes come says nothing about its first token.
     pub ttft: Option<Duration>,
     /// Whole exchange.
     pub duration: Duration,

@@ -3,8 +3,8 @@
 //! Failures in a row make an endpoint *suspect* (a price on choosing it), then *down*: nothing goes there until a
 //! back-off is over, then single requests as trials, each failed one doubling the back-off. An answer or a probe that
 //! passes brings it back. Being down is a preference: when every endpoint is down by traffic they are all tried, for a
-//! bad request can take down any number of healthy servers. Only an endpoint that refuses connections *and* fails its
-//! probes is *dead* and gets nothing.
+//! bad request can take down any number of healthy servers. Only an endpoint that refuses connections, of requests or of
+//! probes, *and* fails its probes is *dead* and gets nothing.
 //!
 //! A 500 of a server that shuts down says nothing bad about it: it drains for a while.
 
@@ -13,7 +13,7 @@ mod tests;
 
 use std::time::Duration;
 
-use crate::event::FailureKind;
+use crate::event::{FailureKind, Probe};
 use crate::time::Time;
 
 /// When an endpoint is taken out and how it comes back.
@@ -177,8 +177,9 @@ impl Monitor {
     }
 
     /// A probe came back.
-    pub(crate) fn probed(&mut self, now: Time, ok: bool, config: &HealthConfig) {
-        if !ok {
+    pub(crate) fn probed(&mut self, now: Time, outcome: Probe, config: &HealthConfig) {
+        if outcome != Probe::Passed {
+            self.refused |= outcome == Probe::Refused;
             self.failed_probes = self.failed_probes.saturating_add(1);
             if self.failed_probes >= config.probes_down_after {
                 self.fall(now, config);

@@ -52,21 +52,21 @@ fn dead_takes_refused_connections_and_failed_probes_and_ends_with_a_probe() {
     monitor.failed(at(0), FailureKind::Connect, &CONFIG());
     monitor.failed(at(0), FailureKind::Connect, &CONFIG());
     assert_eq!(monitor.health(), Health::Down);
-    monitor.probed(at(1), false, &CONFIG());
+    monitor.probed(at(1), Probe::Failed, &CONFIG());
     assert_eq!(monitor.health(), Health::Dead);
     assert!(!monitor.admits(at(3_600_000)));
-    monitor.probed(at(2), true, &CONFIG());
+    monitor.probed(at(2), Probe::Passed, &CONFIG());
     assert_eq!(monitor.health(), Health::Up);
 }
 
 #[test]
 fn probes_alone_take_it_down_and_bring_it_back() {
     let mut monitor = Monitor::default();
-    monitor.probed(at(0), false, &CONFIG());
+    monitor.probed(at(0), Probe::Failed, &CONFIG());
     assert_eq!(monitor.health(), Health::Suspect);
-    monitor.probed(at(0), false, &CONFIG());
+    monitor.probed(at(0), Probe::Failed, &CONFIG());
     assert_eq!(monitor.health(), Health::Down);
-    monitor.probed(at(1), true, &CONFIG());
+    monitor.probed(at(1), Probe::Passed, &CONFIG());
     assert_eq!(monitor.health(), Health::Up);
 }
 
@@ -76,9 +76,9 @@ fn a_passing_probe_does_not_excuse_failing_requests() {
     for _ in 0..3 {
         monitor.failed(at(0), FailureKind::ServerError, &CONFIG());
     }
-    monitor.probed(at(500), true, &CONFIG());
+    monitor.probed(at(500), Probe::Passed, &CONFIG());
     assert_eq!(monitor.health(), Health::Down, "the back-off is not over");
-    monitor.probed(at(1500), true, &CONFIG());
+    monitor.probed(at(1500), Probe::Passed, &CONFIG());
     assert_eq!(monitor.health(), Health::Suspect);
     monitor.failed(at(1501), FailureKind::ServerError, &CONFIG());
     assert_eq!(monitor.health(), Health::Down);
@@ -90,4 +90,19 @@ fn a_draining_500_drains_for_a_while() {
     monitor.failed(at(0), FailureKind::Draining500, &CONFIG());
     assert!(monitor.draining(at(29_999)) && !monitor.draining(at(30_000)));
     assert_eq!(monitor.wake_at(at(5)), Some(at(30_000)));
+}
+
+#[test]
+fn probes_that_are_refused_make_it_dead_without_a_single_request() {
+    let mut monitor = Monitor::default();
+    monitor.probed(at(0), Probe::Refused, &CONFIG());
+    assert_eq!(monitor.health(), Health::Suspect, "once may be chance");
+    monitor.probed(at(500), Probe::Refused, &CONFIG());
+    assert_eq!(monitor.health(), Health::Dead);
+    assert!(
+        !monitor.admits(at(60_000)),
+        "no request is spent on a trial"
+    );
+    monitor.probed(at(60_000), Probe::Passed, &CONFIG());
+    assert_eq!(monitor.health(), Health::Up);
 }

@@ -31,9 +31,9 @@ impl Pool {
                     it.adapters.report(now, resident, loading, max);
                 });
             }
-            Event::Probe { endpoint, ok } => {
+            Event::Probe { endpoint, outcome } => {
                 self.with(endpoint, |it, config| {
-                    it.monitor.probed(now, ok, &config.health);
+                    it.monitor.probed(now, outcome, &config.health);
                 });
             }
             Event::CacheCleared { endpoint } => {
