@@ -258,6 +258,30 @@ async fn an_error_inside_a_stream_passes_and_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_a_stopping_server_gives_up_passes_and_counts() {
+    let abort = r#"{"choices":[{"index":0,"text":"","delta":{},"finish_reason":"abort"}]}"#;
+    let table = [
+        (
+            "text/event-stream",
+            CHAT_STREAM,
+            format!("{EVENT}data: {abort}\n\ndata: [DONE]\n\n"),
+        ),
+        ("application/json", CHAT, abort.to_owned()),
+    ];
+    for (kind, request, body) in table {
+        let server = Server::fixed(200, kind, body.clone()).await;
+        let gateway = Gateway::to(&[&server]).await;
+        let reply = gateway.post(PATH, request).await;
+        assert_eq!((reply.status.as_u16(), reply.text()), (200, body.as_str()));
+        let page = || gateway.metrics.encode_text();
+        common::eventually("the failure is counted", || {
+            page().contains("upstream_aborted")
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_without_a_length_ends_with_its_connection() {
     let server = Server::raw(|head, mut stream| async move {
         read_body(&head, &mut stream).await;

@@ -244,9 +244,14 @@ impl Exchange {
         {
             pool.remember(id, endpoint);
         }
-        if outcome.in_band_error.is_some() {
+        let failed = match (&outcome.in_band_error, outcome.aborted) {
+            (Some(_), _) => Some("in_band_error"),
+            (None, true) => Some("upstream_aborted"),
+            (None, false) => None,
+        };
+        if let Some(code) = failed {
             self.answer.sound = false;
-            self.answer.code.get_or_insert("in_band_error");
+            self.answer.code.get_or_insert(code);
             if let Some(lease) = &mut self.lease {
                 lease.failed(scheduling::FailureKind::InBand);
             }
