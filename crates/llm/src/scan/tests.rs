@@ -528,3 +528,18 @@ proptest! {
         }
     }
 }
+
+/// vLLM tells the whole prompt first, when it does not know yet what is cached, and the parts at the end.
+#[test]
+fn cached_tokens_of_messages_are_counted_once() {
+    let body = concat!(
+        "event: message_start\n",
+        r#"data: {"type":"message_start","message":{"id":"c","usage":{"input_tokens":759,"output_tokens":0}}}"#,
+        "\n\nevent: message_delta\n",
+        r#"data: {"type":"message_delta","delta":{"stop_reason":"max_tokens"},"usage":{"input_tokens":23,"output_tokens":3,"cache_creation_input_tokens":128,"cache_read_input_tokens":608}}"#,
+        "\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+    );
+    let (outcome, ..) = scan(Dialect::Messages, SSE, body.as_bytes(), std::iter::empty());
+    assert_eq!(outcome.usage, usage(759, 3, Some(608)));
+    assert!(outcome.complete);
+}
