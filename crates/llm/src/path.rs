@@ -37,6 +37,15 @@ pub enum Dialect {
     Generate,
 }
 
+impl Dialect {
+    /// Whether the server runs its model for it. Turning text into tokens and back uses none, and leaves nothing in
+    /// its cache.
+    #[must_use]
+    pub const fn runs_model(self) -> bool {
+        !matches!(self, Self::CountTokens | Self::Tokenize | Self::Detokenize)
+    }
+}
+
 /// What kind of server-side thing an id names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StateKind {

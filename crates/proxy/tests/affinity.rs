@@ -259,3 +259,27 @@ async fn pools_are_chosen_by_model_and_list_theirs_together() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counting_a_prompt_puts_it_in_nobodys_cache() {
+    let server = named("a").await;
+    let gateway = Gateway::with(&[&server], |options| options.explain = true, |_| {}).await;
+    let prompt = "many words ".repeat(400);
+    let chat = format!(
+        r#"{{"model":"m","max_tokens":8,"messages":[{{"role":"user","content":"{prompt}"}}]}}"#
+    );
+    let expected_hit = async |path| {
+        let mut request = post(path, &chat);
+        let headers = request.headers_mut();
+        headers.insert("x-pointsman-explain", "1".parse().expect("value"));
+        let reply = gateway.send(request).await;
+        let decision: serde_json::Value =
+            serde_json::from_str(reply.header("x-pointsman-decision")).expect("JSON");
+        decision["hit_tokens"].as_u64().expect("a number")
+    };
+    for path in ["/v1/messages/count_tokens", "/tokenize"] {
+        assert_eq!(expected_hit(path).await, 0, "{path}");
+    }
+    assert_eq!(expected_hit("/v1/messages").await, 0);
+    assert!(expected_hit("/v1/messages").await > 500);
+}

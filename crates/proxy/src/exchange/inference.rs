@@ -94,8 +94,13 @@ fn want(
         model: served,
         cache_salt: view.cache_salt.as_deref(),
     });
+    let kind = if view.dialect.runs_model() {
+        RequestKind::Inference
+    } else {
+        RequestKind::Opaque
+    };
     let wanted = Wanted {
-        kind: RequestKind::Inference,
+        kind,
         model: (!served.is_empty()).then(|| served.to_owned()),
         prefix: Arc::from(chain.hashes),
         prompt_tokens: chain.prompt_tokens,
