@@ -23,7 +23,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use simulator::profiles::Work;
 use simulator::{EngineConfig, LoraConfig, Profile, QueuePolicy};
 
-use crate::{BLOCK_TOKENS, Dispatcher, End, Job, Placed, RunConfig, RunOutcome, Told, Workload, run};
+use crate::{
+    BLOCK_TOKENS, Dispatcher, End, Job, Placed, RunConfig, RunOutcome, Told, Workload, run,
+};
 
 /// In which order the pooled server admits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -68,7 +68,7 @@ pub struct RunOutcome {
     pub busy: Vec<f64>,
     /// Samples over time (each virtual second): running, waiting, KV use, of each engine.
     pub samples: Vec<Sample>,
-    /// The measured seconds: from the end of the warm-up to the end of arrivals.
+    /// The measured seconds: from the first job that counts to the end of arrivals.
     #[serde(default)]
     pub window: [f64; 2],
     /// Placements that made no sense (an engine that does not exist, a job that the dispatcher does not hold).

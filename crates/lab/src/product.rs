@@ -25,14 +25,12 @@ const INDEX_BLOCK_TOKENS: u32 = 64;
 const GROUP: usize = (INDEX_BLOCK_TOKENS / BLOCK_TOKENS) as usize;
 
 /// What the pool is told about the engines' speed when they join.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Knowledge {
-    /// The true coefficients.
+    /// The coefficients and the KV size of the engines that it is given.
     #[default]
-    Exact,
-    /// The true ones times this factor, all of them: a calibration that is off.
-    Scaled(f64),
-    /// The pool's own defaults, and no KV size.
+    Given,
+    /// The pool's own defaults.
     Nothing,
 }
 
@@ -57,7 +55,7 @@ impl ProductConfig {
                 queue_capacity: 1 << 20,
                 ..Config::default()
             },
-            knowledge: Knowledge::Exact,
+            knowledge: Knowledge::Given,
         }
     }
 }
@@ -238,7 +236,10 @@ fn request(job: &Job) -> Request {
 }
 
 fn profile(engine: &EngineConfig, knowledge: Knowledge) -> EndpointProfile {
-    let known = EndpointProfile {
+    if knowledge == Knowledge::Nothing {
+        return EndpointProfile::default();
+    }
+    EndpointProfile {
         coefficients: Coefficients {
             c0: engine.profile.c0,
             w_base: engine.profile.w_base,
@@ -253,25 +254,5 @@ fn profile(engine: &EngineConfig, knowledge: Knowledge) -> EndpointProfile {
         max_seqs: engine.max_seqs as u32,
         max_lora: (engine.lora.max_loras > 0).then_some(engine.lora.max_loras as u32),
         load_only: false,
-    };
-    match knowledge {
-        Knowledge::Exact => known,
-        Knowledge::Nothing => EndpointProfile::default(),
-        Knowledge::Scaled(factor) => EndpointProfile {
-            coefficients: scaled(known.coefficients, factor),
-            ..known
-        },
-    }
-}
-
-fn scaled(it: Coefficients, factor: f64) -> Coefficients {
-    Coefficients {
-        c0: it.c0 * factor,
-        w_base: it.w_base * factor,
-        a: it.a * factor,
-        q: it.q * factor,
-        k_v: it.k_v * factor,
-        s: it.s * factor,
-        adapter_load: it.adapter_load * factor,
     }
 }

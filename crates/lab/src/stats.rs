@@ -218,7 +218,11 @@ impl Summary {
             output_rate: output as f64 / seconds,
             utilisation,
             utilisation_variance: variance(&busy),
-            max_over_mean: if utilisation > 0.0 { most / utilisation } else { 1.0 },
+            max_over_mean: if utilisation > 0.0 {
+                most / utilisation
+            } else {
+                1.0
+            },
             jain_engines: jain(&busy),
             jain_flows,
             worst_flow,
@@ -268,7 +272,11 @@ fn flows(jobs: &[JobOutcome]) -> (f64, f64) {
         let tokens = f64::from(job.prompt_tokens);
         let flow = flows.entry(job.flow).or_default();
         flow.0 += tokens;
-        flow.1 += if job.end == End::Finished { tokens } else { 0.0 };
+        flow.1 += if job.end == End::Finished {
+            tokens
+        } else {
+            0.0
+        };
         flow.2 += job.ttft;
         flow.3 += 1.0;
     }
@@ -430,7 +438,16 @@ mod tests {
     #[test]
     fn intervals_are_those_of_the_sign_test() {
         // Ranks from tables of the sign test: n = 8 gives the range, 9 the second smallest, 20 the sixth.
-        for (count, rank) in [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (16, 3), (20, 5), (25, 7)] {
+        for (count, rank) in [
+            (1, 0),
+            (5, 0),
+            (6, 0),
+            (8, 0),
+            (9, 1),
+            (16, 3),
+            (20, 5),
+            (25, 7),
+        ] {
             let interval = Interval::of((0..count).map(f64::from));
             assert_eq!(interval.low, f64::from(rank), "{count}");
             assert_eq!(interval.high, f64::from(count - 1 - rank), "{count}");

@@ -22,7 +22,8 @@ pub(super) struct Record {
     pub(super) gateway: usize,
     pub(super) engine: Option<u32>,
     pub(super) stage: Stage,
-    measured: bool,
+    /// Whether it counts, or belongs to the warm-up.
+    pub(super) measured: bool,
     first: Option<f64>,
     ended: Option<(f64, End)>,
     pub(super) cached: u32,

@@ -57,7 +57,8 @@ impl Fleet {
         Self {
             now: 0.0,
             over: config.horizon + config.drain.max(0.0),
-            window: [config.warmup, config.horizon],
+            // Opens with the first measured job.
+            window: [f64::INFINITY, config.horizon],
             events: Events::default(),
             hosts: hosts.collect(),
             gateways: gateways
@@ -153,8 +154,12 @@ impl Fleet {
             self.misplaced += 1;
             return;
         };
-        let job = &self.book.get(slot).job;
-        self.gateways[gateway].dispatcher.arrive(self.now, job);
+        let record = self.book.get(slot);
+        if record.measured {
+            self.window[0] = self.window[0].min(self.now);
+        }
+        let dispatcher = &mut self.gateways[gateway].dispatcher;
+        dispatcher.arrive(self.now, &record.job);
         self.poke(gateway);
     }
 
@@ -376,7 +381,7 @@ impl Fleet {
             adapter_loads: stats.iter().map(|it| it.adapter_loads).sum(),
             busy: self.hosts.iter().map(|host| host.busy).collect(),
             samples: self.samples,
-            window: [self.window[0], self.window[1].min(self.now)],
+            window: [self.window[0].min(self.now), self.window[1].min(self.now)],
             misplaced: self.misplaced,
         }
     }

@@ -1,0 +1,373 @@
+//! The lab on the command line.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use parking_lot::Mutex;
+
+use crate::compare::{
+    BOUNDS, Builtin, Catalog as _, Cell, CellResult, Manifest, Plan, Progress, Results, bound_p90,
+    compare, put, write_jobs,
+};
+use crate::stats::Slo;
+use crate::{bound, report, workload};
+
+/// Fleets in virtual time: policies side by side, bounds, reports.
+#[derive(Debug, Subcommand)]
+pub enum LabCommand {
+    /// Run one policy on one workload once, and keep every job.
+    Run(RunArgs),
+    /// Run policies on workloads at loads with seeds, and write results and a report.
+    Compare(CompareArgs),
+    /// What a pooled server would reach, and the load up to which its p90 stays within a limit.
+    Bound(BoundArgs),
+    /// Write the report page from results.
+    Report(ReportArgs),
+    /// List policies and workloads.
+    List,
+}
+
+/// Switches of the simulation.
+#[derive(Debug, Args)]
+pub struct Conditions {
+    /// Engines, as MODEL*COUNT joined by '+'; each workload's own if not given.
+    #[arg(long)]
+    fleet: Option<String>,
+    /// Folder with trace files.
+    #[arg(long, env = "POINTSMAN_TRACES")]
+    traces: Option<PathBuf>,
+    /// Network delay each way, ms.
+    #[arg(long, default_value_t = 0.5)]
+    network_ms: f64,
+    /// Time between two scrapes, ms; 0 turns scraping off.
+    #[arg(long, default_value_t = 50.0)]
+    scrape_ms: f64,
+    /// Age of a scrape when it is seen, ms.
+    #[arg(long, default_value_t = 1.0)]
+    scrape_delay_ms: f64,
+    /// Sigma of the lognormal noise on step times.
+    #[arg(long, default_value_t = 0.02)]
+    noise: f64,
+    /// Gateways, each with a scheduler of its own.
+    #[arg(long, default_value_t = 1)]
+    gateways: usize,
+    /// Seconds of arrivals; each workload's own if not given.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Seconds left out at the start; each workload's own if not given.
+    #[arg(long)]
+    warmup: Option<f64>,
+    /// Seconds at most to wait for answers at the end.
+    #[arg(long, default_value_t = 600.0)]
+    drain: f64,
+    /// Step times told to policies by the true ones; 0 tells the product's pool nothing.
+    #[arg(long, default_value_t = 1.0)]
+    knowledge: f64,
+    /// Objective for the time to first token, s.
+    #[arg(long, default_value_t = 2.0)]
+    slo_ttft: f64,
+    /// Objective for the time per output token, s.
+    #[arg(long, default_value_t = 0.1)]
+    slo_tpot: f64,
+}
+
+/// One run.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The workload.
+    workload: String,
+    /// The policy.
+    #[arg(long, default_value = "pointsman")]
+    policy: String,
+    /// The load; the workload's first if not given.
+    #[arg(long)]
+    load: Option<f64>,
+    /// The seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Folder for results.json, summary.csv and jobs.csv.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    conditions: Conditions,
+}
+
+/// A comparison.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Workloads, joined by commas.
+    #[arg(long, value_delimiter = ',', required = true)]
+    workloads: Vec<String>,
+    /// Policies, joined by commas; all if not given.
+    #[arg(long, value_delimiter = ',')]
+    policies: Vec<String>,
+    /// Loads, joined by commas; each workload's own if not given.
+    #[arg(long, value_delimiter = ',')]
+    loads: Vec<f64>,
+    /// Seeds, joined by commas; ranges as 1-5.
+    #[arg(long, value_delimiter = ',', default_value = "1-5", value_parser = seeds)]
+    seeds: Vec<Seeds>,
+    /// Leave the pooled bound out.
+    #[arg(long)]
+    no_bound: bool,
+    /// Threads; all cores if not given.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Folder for results.json, summary.csv and report.html.
+    #[arg(long)]
+    out: PathBuf,
+    #[command(flatten)]
+    conditions: Conditions,
+}
+
+/// The bound.
+#[derive(Debug, Args)]
+pub struct BoundArgs {
+    /// The workload.
+    workload: String,
+    /// Loads, joined by commas; the workload's own if not given.
+    #[arg(long, value_delimiter = ',')]
+    loads: Vec<f64>,
+    /// Seeds, joined by commas; ranges as 1-5.
+    #[arg(long, value_delimiter = ',', default_value = "1-5", value_parser = seeds)]
+    seeds: Vec<Seeds>,
+    /// Also seek the load up to which the bound's p90 stays within --slo-ttft, between these two, as LOW,HIGH.
+    #[arg(long, value_delimiter = ',', num_args = 1)]
+    capacity: Vec<f64>,
+    /// Folder for results.json and summary.csv.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    conditions: Conditions,
+}
+
+/// The report.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Folder that `compare` wrote.
+    folder: PathBuf,
+    /// The page; report.html in the folder if not given.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// Seeds from one to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seeds(Vec<u64>);
+
+fn seeds(text: &str) -> Result<Seeds, SeedsError> {
+    let number = |text: &str| text.trim().parse::<u64>().map_err(|_| SeedsError);
+    let (first, last) = match text.split_once('-') {
+        Some((first, last)) => (number(first)?, number(last)?),
+        None => (number(text)?, number(text)?),
+    };
+    if first > last || last - first >= 1000 {
+        return Err(SeedsError);
+    }
+    Ok(Seeds((first..=last).collect()))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write a number, or FIRST-LAST with at most 1000 numbers")]
+struct SeedsError;
+
+impl Conditions {
+    fn plan(&self, workloads: Vec<String>, loads: Vec<f64>, seeds: Vec<u64>) -> Plan {
+        Plan {
+            fleet: self.fleet.clone(),
+            workloads,
+            loads,
+            seeds,
+            network_delay: self.network_ms * 1e-3,
+            scrape_period: self.scrape_ms * 1e-3,
+            scrape_delay: self.scrape_delay_ms * 1e-3,
+            step_noise: self.noise,
+            gateways: self.gateways,
+            horizon: self.seconds,
+            warmup: self.warmup,
+            drain: self.drain,
+            knowledge: self.knowledge,
+            slo: Slo {
+                ttft: self.slo_ttft,
+                tpot: self.slo_tpot,
+            },
+            ..Plan::default()
+        }
+    }
+
+    fn catalog(&self) -> Builtin {
+        Builtin {
+            traces: self.traces.clone(),
+        }
+    }
+}
+
+fn flat(seeds: &[Seeds]) -> Vec<u64> {
+    let mut all: Vec<u64> = seeds.iter().flat_map(|it| it.0.iter().copied()).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Does what the command says. Results go to standard output and to files, progress to standard error.
+///
+/// # Errors
+/// Unknown names, values out of range, files that do not read or write.
+pub fn main(command: LabCommand) -> anyhow::Result<()> {
+    match command {
+        LabCommand::Run(args) => run(&args),
+        LabCommand::Compare(args) => compare_all(args),
+        LabCommand::Bound(args) => bounds(&args),
+        LabCommand::Report(args) => {
+            let results = Results::read(&args.folder)?;
+            let path = args.out.unwrap_or_else(|| args.folder.join("report.html"));
+            write_report(&results, &path)
+        }
+        LabCommand::List => list(),
+    }
+}
+
+fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let catalog = args.conditions.catalog();
+    let load = match args.load {
+        Some(load) => load,
+        None => *catalog
+            .setting(&args.workload, None)?
+            .loads
+            .first()
+            .context("the workload has no load of its own: give --load")?,
+    };
+    let workloads = vec![args.workload.clone()];
+    let mut plan = args.conditions.plan(workloads, vec![load], vec![args.seed]);
+    plan.policies = vec![args.policy.clone()];
+    plan.bound = false;
+    let cell = Cell {
+        policy: args.policy.clone(),
+        workload: args.workload.clone(),
+        load,
+        seed: args.seed,
+    };
+    let began = Instant::now();
+    let outcome = plan.run(&catalog, &cell)?;
+    let results = Results {
+        manifest: Manifest::of(&plan, &catalog, began.elapsed().as_secs_f64())?,
+        cells: vec![CellResult::of(&outcome, plan.slo, true)],
+    };
+    print(&report::text(&results))?;
+    let summary = &results.cells[0].summary;
+    print(&format!(
+        "\n{} jobs, {} shed, {} unfinished, {} preemptions; {:.0} virtual seconds at {:.0} times real time\n",
+        summary.jobs,
+        summary.shed,
+        summary.unfinished,
+        summary.preemptions,
+        outcome.virtual_seconds,
+        summary.speed
+    ))?;
+    if let Some(folder) = &args.out {
+        results.write(folder)?;
+        write_jobs(&outcome.jobs, &folder.join("jobs.csv"))?;
+    }
+    Ok(())
+}
+
+fn compare_all(args: CompareArgs) -> anyhow::Result<()> {
+    let mut plan = args
+        .conditions
+        .plan(args.workloads, args.loads, flat(&args.seeds));
+    plan.bound = !args.no_bound;
+    plan.policies = args.policies;
+    if plan.policies.is_empty() {
+        plan.policies = Builtin::policies().map(str::to_owned).collect();
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = args.threads.unwrap_or(cores);
+    let results = compare(
+        &plan,
+        &args.conditions.catalog(),
+        threads,
+        &show(&Mutex::new(0)),
+    )?;
+    results.write(&args.out)?;
+    write_report(&results, &args.out.join("report.html"))?;
+    print(&report::text(&results))
+}
+
+fn bounds(args: &BoundArgs) -> anyhow::Result<()> {
+    let workloads = vec![args.workload.clone()];
+    let seeds = flat(&args.seeds);
+    let mut plan = args
+        .conditions
+        .plan(workloads, args.loads.clone(), seeds.clone());
+    plan.bound = true;
+    let catalog = args.conditions.catalog();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let results = compare(&plan, &catalog, cores, &show(&Mutex::new(0)))?;
+    print(&report::text(&results))?;
+    if let Some(folder) = &args.out {
+        results.write(folder)?;
+    }
+    if let [low, high] = args.capacity[..] {
+        let seed = seeds.first().copied().unwrap_or(1);
+        let load = bound::capacity([low, high], 7, plan.slo.ttft, |load| {
+            bound_p90(&plan, &catalog, &args.workload, load, seed)
+        })?;
+        print(&format!(
+            "\ncapacity of the bound, p90 of the time to first token within {} s: load {load:.3}\n",
+            plan.slo.ttft
+        ))?;
+    }
+    Ok(())
+}
+
+/// A line on standard error that tells how far a comparison is; `width` is that of the last one.
+fn show(width: &Mutex<usize>) -> impl Fn(Progress<'_>) + Sync {
+    move |it: Progress<'_>| {
+        let left = it.seconds / it.done as f64 * (it.total - it.done) as f64;
+        let cell = it.cell;
+        let line = format!(
+            "[{}/{}] {:.0} s, about {left:.0} s left: {} {} at {} seed {}",
+            it.done, it.total, it.seconds, cell.policy, cell.workload, cell.load, cell.seed
+        );
+        let mut width = width.lock();
+        let end = if it.done == it.total { "\n" } else { "" };
+        // A terminal that is gone must not end the comparison.
+        let mut err = std::io::stderr().lock();
+        let _ = write!(err, "\r{line:<0$}{end}", *width).and_then(|()| err.flush());
+        *width = line.len();
+    }
+}
+
+fn list() -> anyhow::Result<()> {
+    let mut text = String::from("policies:\n");
+    for name in Builtin::policies() {
+        text.push_str(&format!("  {name}\n"));
+    }
+    text.push_str("bounds (always beside the policies):\n");
+    for (name, _) in BOUNDS {
+        text.push_str(&format!("  {name}\n"));
+    }
+    text.push_str("workloads:\n");
+    for entry in workload::catalogue() {
+        text.push_str(&format!(
+            "  {:<24} {} (load: {}, {:?})\n",
+            entry.name, entry.description, entry.unit, entry.loads
+        ));
+    }
+    print(&text)
+}
+
+fn write_report(results: &Results, path: &Path) -> anyhow::Result<()> {
+    Ok(put(path, report::page(results).as_bytes())?)
+}
+
+/// Prints; a reader that has left early (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

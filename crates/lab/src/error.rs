@@ -1,0 +1,68 @@
+//! What can go wrong in the lab before and after a run. Runs themselves do not fail.
+
+use std::path::{Path, PathBuf};
+
+use crate::workload::WorkloadError;
+
+/// Why the lab could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// No such policy.
+    #[error("there is no policy {name:?}; there are: {known}")]
+    Policy {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// No such workload, or one that cannot be made.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    /// A fleet that does not parse.
+    #[error(
+        "fleet {text:?}: {reason}; write MODEL*COUNT, several joined by '+', with MODEL one of {known}"
+    )]
+    Fleet {
+        /// What was asked for.
+        text: String,
+        /// Why not.
+        reason: String,
+        /// The models there are.
+        known: String,
+    },
+    /// A plan with nothing to do or values out of range.
+    #[error("{0}")]
+    Plan(&'static str),
+    /// A file.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// A results file that does not read.
+    #[error("{path}: {source}")]
+    Json {
+        /// Which.
+        path: PathBuf,
+        /// Where it is wrong.
+        source: serde_json::Error,
+    },
+}
+
+impl LabError {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(crate) fn json(path: &Path, source: serde_json::Error) -> Self {
+        Self::Json {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
