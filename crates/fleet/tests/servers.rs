@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::{Server, World, eventually, key, models, options, pool_of, spec, vllm};
 use fleet::{Engine, Fleet, PickRequest, Pool};
 use routing::{AppProtocol, EndpointSpec, Host, PoolKind, PoolSpec, UpstreamTls, Verify};
-use scheduling::FailureKind;
+use scheduling::{FailureKind, RequestKind};
 use telemetry::Metrics;
 
 fn request(model: &str) -> PickRequest<'_> {
@@ -471,4 +471,19 @@ async fn shutdown_ends_the_questions() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(server.script.lock().asked.len(), asked);
     assert!(world.fleet.pools().is_empty());
+}
+
+#[tokio::test]
+async fn only_inference_loads_an_adapter() {
+    let server = Server::start(&["m", "a<m"]).await;
+    let world = World::over(&[&server]).await;
+    let pool = world.pool();
+    for (kind, loaded) in [(RequestKind::Opaque, 0), (RequestKind::Inference, 1)] {
+        let asked = PickRequest {
+            kind,
+            ..request("a")
+        };
+        pool.pick(asked).await.unwrap().finish(None, true);
+        assert_eq!(pool.endpoints()[0].adapters, loaded, "{kind:?}");
+    }
 }

@@ -136,7 +136,10 @@ impl Pool {
             streams: request.streams,
             priority: request.priority,
             flow: request.flow,
-            adapter: entry.and_then(|entry| entry.adapter),
+            // What the model does not run for loads no adapter.
+            adapter: entry
+                .filter(|_| request.kind == RequestKind::Inference)
+                .and_then(|entry| entry.adapter),
             candidates,
             preferred: request
                 .preferred
