@@ -27,6 +27,9 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Run a model server without a GPU: vLLM's API, metrics and timing, simulated.
     Sim(Box<simserver::SimArgs>),
+    /// Compare scheduling policies on fleets of simulated engines, in virtual time.
+    #[command(subcommand)]
+    Lab(lab::cli::LabCommand),
     /// Three simulated servers, the gateway and mixed traffic, narrated, in about ten seconds.
     Demo(crate::demo::DemoArgs),
 }

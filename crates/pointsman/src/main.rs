@@ -20,12 +20,13 @@ use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let quiet = matches!(cli.command, Command::Demo(_) | Command::Check(_));
+    let quiet = matches!(cli.command, Command::Demo(_) | Command::Check(_) | Command::Lab(_));
     logging::init(&cli.log, if quiet { "error" } else { "info" });
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => return check::run(&args),
         Command::Sim(args) => runtime().and_then(|rt| rt.block_on(simserver::run(*args))),
+        Command::Lab(command) => lab::cli::main(command),
         Command::Demo(args) => demo::run(args),
     };
     match outcome {
