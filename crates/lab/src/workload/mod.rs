@@ -13,6 +13,7 @@ mod catalogue;
 mod entries;
 mod error;
 mod lookalike;
+mod makers;
 mod open;
 mod prompt;
 mod queue;

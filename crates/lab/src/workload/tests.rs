@@ -55,7 +55,8 @@ fn reuse(jobs: &[Job]) -> f64 {
             .take_while(|block| seen.contains(*block))
             .count();
         all += blocks.len();
-        seen.extend(job.blocks.iter().copied());
+        // As in the published figures, which know prompts only.
+        seen.extend(blocks.iter().copied());
     }
     hits as f64 / all as f64
 }
@@ -285,7 +286,8 @@ fn lookalikes_have_the_lengths_and_the_reuse_of_their_traces() {
     near(all.len() as f64 / 3_500.0, 3.40, 0.05, "rate");
     near(mean(&all, |job| job.prompt_tokens), 12_035.0, 0.10, "in");
     near(mean(&all, |job| job.output_tokens), 343.0, 0.10, "out");
-    near(reuse(&all), 0.366, 0.10, "reuse");
+    // 0.37 in the hour of the trace, 0.40 says the paper.
+    near(reuse(&all), 0.385, 0.10, "reuse");
     let all = jobs(
         &mut *build("toolagent-like", 1.0, 1, &whole).unwrap(),
         usize::MAX,
@@ -399,8 +401,7 @@ fn a_turn_contains_the_one_before_and_its_answer() {
             *turns.entry(session).or_default() += 1;
             if let Some(before) = last.insert(session, job) {
                 assert!(job.prompt_tokens > before.prompt_tokens + before.output_tokens);
-                // All full blocks of the earlier turn, answer included, and the first of another session: none of
-                // what is its own.
+                // All full blocks of the earlier turn, its answer included.
                 assert_eq!(common(&job.blocks, &before.blocks), before.blocks.len());
                 assert!(job.at > before.at + 5.0);
                 assert_eq!(

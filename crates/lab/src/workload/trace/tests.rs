@@ -359,11 +359,13 @@ fn times_are_sped_up_cut_and_spread() {
         ..Options::default()
     };
     let jobs = replayed(&folder, "mooncake", 2.0, 1, exact);
-    let seen: Vec<_> = jobs
-        .iter()
-        .map(|job| (job.id, job.at, job.warmup))
-        .collect();
-    assert_eq!(seen, [(0, 0.5, true), (1, 1.9995, false)]);
+    let expected = [(0.5, true), (1.9995, false)];
+    assert_eq!(jobs.len(), 2);
+    for (job, (at, warmup)) in jobs.iter().zip(expected) {
+        assert!((job.at - at).abs() < 1e-9, "{}", job.at);
+        assert_eq!(job.warmup, warmup);
+    }
+    assert_eq!((jobs[0].id, jobs[1].id), (0, 1));
 
     let spread = Options {
         window: Some(Window::From(0.0)),
@@ -384,7 +386,7 @@ fn times_are_sped_up_cut_and_spread() {
 fn a_window_that_the_seed_chooses_lies_within_the_trace() {
     let folder = Folder::with("window", "azure_code_2023.csv", AZURE);
     let options = Options {
-        duration: Some(3.0),
+        duration: Some(4.0),
         ..Options::default()
     };
     let counts: Vec<usize> = (0..20)
