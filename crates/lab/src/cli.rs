@@ -1,5 +1,6 @@
 //! The lab on the command line.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -12,6 +13,7 @@ use crate::compare::{
     BOUNDS, Builtin, Catalog as _, Cell, CellResult, Manifest, Plan, Progress, Results, bound_p90,
     compare, put, write_jobs,
 };
+use crate::fleet::Adjustment;
 use crate::stats::Slo;
 use crate::{bound, report, workload};
 
@@ -36,6 +38,9 @@ pub struct Conditions {
     /// Engines, as MODEL*COUNT joined by '+'; each workload's own if not given.
     #[arg(long)]
     fleet: Option<String>,
+    /// Settings of all engines as KEY=VALUE, joined by commas (a=42.5e-6,older=1); a wrong key lists them all.
+    #[arg(long, value_delimiter = ',', value_parser = Adjustment::parse)]
+    set: Vec<Adjustment>,
     /// Folder with trace files.
     #[arg(long, env = "POINTSMAN_TRACES")]
     traces: Option<PathBuf>,
@@ -178,6 +183,7 @@ impl Conditions {
     fn plan(&self, workloads: Vec<String>, loads: Vec<f64>, seeds: Vec<u64>) -> Plan {
         Plan {
             fleet: self.fleet.clone(),
+            set: self.set.clone(),
             workloads,
             loads,
             seeds,
@@ -344,18 +350,19 @@ fn show(width: &Mutex<usize>) -> impl Fn(Progress<'_>) + Sync {
 fn list() -> anyhow::Result<()> {
     let mut text = String::from("policies:\n");
     for name in Builtin::policies() {
-        text.push_str(&format!("  {name}\n"));
+        let _ = writeln!(text, "  {name}");
     }
     text.push_str("bounds (always beside the policies):\n");
     for (name, _) in BOUNDS {
-        text.push_str(&format!("  {name}\n"));
+        let _ = writeln!(text, "  {name}");
     }
     text.push_str("workloads:\n");
     for entry in workload::catalogue() {
-        text.push_str(&format!(
-            "  {:<24} {} (load: {}, {:?})\n",
+        let _ = writeln!(
+            text,
+            "  {:<24} {} (load: {}, {:?})",
             entry.name, entry.description, entry.unit, entry.loads
-        ));
+        );
     }
     print(&text)
 }
@@ -369,5 +376,56 @@ fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        command: LabCommand,
+    }
+
+    #[test]
+    fn the_command_line_makes_a_plan() {
+        let line = "lab compare --workloads b2b,zipf --policies pointsman,lpwl --loads 9,12.5 --seeds 1-3,7 \
+                    --network-ms 5 --scrape-ms 1000 --set a=42.5e-6,older=1 --out x";
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        let LabCommand::Compare(args) = cli.command else {
+            panic!("not a comparison");
+        };
+        let plan = args
+            .conditions
+            .plan(args.workloads, args.loads, flat(&args.seeds));
+        assert_eq!(plan.seeds, [1, 2, 3, 7]);
+        assert_eq!(plan.loads, [9.0, 12.5]);
+        assert_eq!((plan.network_delay, plan.scrape_period), (0.005, 1.0));
+        assert_eq!(plan.set.len(), 2);
+        let setting = plan.setting(&Builtin::default(), "b2b").unwrap();
+        assert_eq!(setting.engines[0].profile.a, 42.5e-6);
+    }
+
+    #[test]
+    fn nonsense_on_the_command_line_is_refused() {
+        for line in [
+            "lab compare --out x",
+            "lab compare --workloads b2b",
+            "lab compare --workloads b2b --out x --seeds 3-1",
+            "lab compare --workloads b2b --out x --seeds x",
+            "lab compare --workloads b2b --out x --set a=-1",
+            "lab compare --workloads b2b --out x --loads many",
+            "lab run",
+        ] {
+            assert!(
+                Cli::try_parse_from(line.split_whitespace()).is_err(),
+                "{line}"
+            );
+        }
+        assert!(seeds("1-100000").is_err());
     }
 }

@@ -18,6 +18,7 @@ pub use results::{CellResult, Constants, Manifest, Moment, Results, WorkloadNote
 pub(crate) use results::{put, write_jobs};
 
 use crate::bound::{self, Order};
+use crate::fleet::Adjustment;
 use crate::product::Knowledge;
 use crate::stats::{Slo, Summary};
 use crate::{Dispatcher, LabError, RunConfig, RunOutcome, Scrape, fleet, run};
@@ -30,6 +31,9 @@ pub const BOUNDS: [(&str, Order); 2] = [("bound-fcfs", Order::Fcfs), ("bound-sjf
 pub struct Plan {
     /// The engines, see [`fleet::parse`], instead of each workload's own.
     pub fleet: Option<String>,
+    /// Settings of all engines.
+    #[serde(default)]
+    pub set: Vec<Adjustment>,
     /// Policies by name.
     pub policies: Vec<String>,
     /// Workloads by name.
@@ -68,6 +72,7 @@ impl Default for Plan {
         let scrape = Scrape::default();
         Self {
             fleet: None,
+            set: Vec::new(),
             policies: Vec::new(),
             workloads: Vec::new(),
             loads: Vec::new(),
@@ -139,6 +144,20 @@ impl Plan {
         Ok(cells)
     }
 
+    /// A workload's circumstances, with what this plan changes of the engines.
+    ///
+    /// # Errors
+    /// A workload that is not known, or a fleet that does not parse.
+    pub fn setting(&self, catalog: &dyn Catalog, workload: &str) -> Result<Setting, LabError> {
+        let mut setting = catalog.setting(workload, self.fleet.as_deref())?;
+        for engine in &mut setting.engines {
+            for adjustment in &self.set {
+                adjustment.apply(engine);
+            }
+        }
+        Ok(setting)
+    }
+
     fn check(&self) -> Result<(), LabError> {
         let spans = [
             self.network_delay,
@@ -170,7 +189,7 @@ impl Plan {
         seed: u64,
     ) -> Result<RunConfig, LabError> {
         self.check()?;
-        let setting = catalog.setting(workload, self.fleet.as_deref())?;
+        let setting = self.setting(catalog, workload)?;
         let horizon = self.horizon.unwrap_or(setting.horizon);
         // A run that is shortened keeps the share of its warm-up.
         let usual = setting.warmup * (horizon / setting.horizon).min(1.0);

@@ -30,6 +30,14 @@ pub enum LabError {
         /// The models there are.
         known: String,
     },
+    /// An engine setting that does not parse.
+    #[error("engine setting {text:?}: write KEY=VALUE with a number from 0, KEY one of {known}")]
+    Adjustment {
+        /// What was asked for.
+        text: String,
+        /// The keys there are.
+        known: String,
+    },
     /// A plan with nothing to do or values out of range.
     #[error("{0}")]
     Plan(&'static str),

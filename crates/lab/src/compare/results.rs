@@ -97,7 +97,7 @@ impl Manifest {
     pub fn of(plan: &Plan, catalog: &dyn Catalog, real_seconds: f64) -> Result<Self, LabError> {
         let policies = plan.policies.iter();
         let note = |name: &String| {
-            let setting = catalog.setting(name, plan.fleet.as_deref())?;
+            let setting = plan.setting(catalog, name)?;
             Ok(WorkloadNote {
                 name: name.clone(),
                 about: setting.about,

@@ -238,7 +238,8 @@ fn courses(out: &mut String, results: &Results, group: &Group, policies: &[Strin
         "<h3>over time at load {}, first seed</h3><div class=\"charts\">",
         short(group.load)
     );
-    let charts: [(&str, fn(&Moment) -> f64); 3] = [
+    type Value = fn(&Moment) -> f64;
+    let charts: [(&str, Value); 3] = [
         ("KV space in use, mean of engines", |it| it.kv),
         ("KV space in use, fullest less emptiest engine", |it| {
             it.kv_high - it.kv_low
