@@ -124,6 +124,12 @@ impl Endpoint {
         self.gone.load(Ordering::Acquire)
     }
 
+    /// Whether the server has failed several probes in a row.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        *self.silent.borrow()
+    }
+
     /// Resolves when the server has failed several probes in a row: a request that it has not begun to answer is better
     /// off elsewhere. A frozen process keeps its connections open, so that nothing else would tell.
     pub async fn silent(&self) {

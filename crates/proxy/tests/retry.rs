@@ -321,9 +321,9 @@ async fn each_deadline_before_the_answer_has_its_own_name() {
     );
 }
 
-/// A server that is well until the first request for inference comes, and from then on answers nothing but its probes,
-/// with 503. Returns its address and the number of requests that it holds.
-async fn freezing() -> (SocketAddr, Arc<AtomicUsize>) {
+/// A server that is well until the first request for inference comes: that gets `begin`, and from then on nothing but
+/// probes is answered, with 503. Returns its address and the number of requests that it holds.
+async fn freezing(begin: &'static [u8]) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("bound");
     let held = Arc::new(AtomicUsize::new(0));
@@ -335,6 +335,7 @@ async fn freezing() -> (SocketAddr, Arc<AtomicUsize>) {
                 while let Some(head) = read_head(&mut stream).await {
                     if head.starts_with(b"POST") {
                         count.fetch_add(1, Ordering::SeqCst);
+                        let _ = stream.write_all(begin).await;
                         return std::future::pending().await;
                     }
                     let well = count.load(Ordering::SeqCst) == 0;
@@ -356,7 +357,7 @@ async fn freezing() -> (SocketAddr, Arc<AtomicUsize>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_a_frozen_server_has_not_begun_to_answer_goes_to_another() {
-    let (frozen, held) = freezing().await;
+    let (frozen, held) = freezing(b"").await;
     let well = Server::fixed(200, "application/json", r#"{"id":"x"}"#).await;
     let pool = common::pool(PoolKind::Inference, &[frozen, well.address]);
     let plan = common::plan(vec![common::rule(PoolKind::Inference)], pool, false);
@@ -376,4 +377,18 @@ async fn a_request_that_a_frozen_server_has_not_begun_to_answer_goes_to_another(
         held.load(Ordering::SeqCst) > 0,
         "the frozen server got none of them"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_a_frozen_server_ends_with_an_error_long_before_the_idle_deadline() {
+    let begin = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n8\r\ndata: {}\r\n";
+    let (frozen, _) = freezing(begin).await;
+    let pool = common::pool(PoolKind::Inference, &[frozen]);
+    let plan = common::plan(vec![common::rule(PoolKind::Inference)], pool, false);
+    let gateway = Gateway::serve(common::options(), plan).await;
+    let reply = tokio::time::timeout(Duration::from_secs(40), gateway.post(PATH, CHAT));
+    let reply = reply.await.expect("it ends by itself");
+    assert_eq!(reply.status, StatusCode::OK);
+    assert!(reply.text().starts_with("data: {}"), "{}", reply.text());
+    assert!(reply.text().contains("upstream_silent"), "{}", reply.text());
 }

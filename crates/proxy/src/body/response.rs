@@ -62,6 +62,11 @@ pub(crate) struct Streamed {
     clock: Clock,
 }
 
+/// How long a server may send nothing before its probes are looked at, and half of that from one look to the next. A
+/// process that is frozen, or whose engine was killed under it, keeps its connections open and says nothing; when it
+/// fails its probes as well, there is no point in waiting for the idle deadline.
+const LOOK_AFTER: Duration = Duration::from_secs(5);
+
 /// Watches over the time between frames, and over the time of the whole exchange.
 ///
 /// Arming a timer for every token would be the dearest thing done for it, so the timer runs until the earliest moment at
@@ -71,12 +76,15 @@ struct Clock {
     idle: Duration,
     until: Option<Instant>,
     silent_since: Option<Instant>,
+    look_at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// Why a body is cut short.
+/// What the time says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Late {
+    /// The server has been silent for a while: see whether it still lives.
+    Look,
     /// The server was silent for too long.
     Idle,
     /// The exchange took too long.
@@ -89,19 +97,23 @@ impl Clock {
             idle,
             until,
             silent_since: None,
+            look_at: None,
             timer: None,
         }
     }
 
     fn frame_came(&mut self) {
         self.silent_since = None;
+        self.look_at = None;
     }
 
     /// The server is silent now; says when that has lasted too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
         let since = *self.silent_since.get_or_insert_with(Instant::now);
         let idle_at = since + self.idle;
-        let deadline = self.until.map_or(idle_at, |until| until.min(idle_at));
+        let look_at = *self.look_at.get_or_insert(since + LOOK_AFTER);
+        let last = self.until.map_or(idle_at, |until| until.min(idle_at));
+        let deadline = last.min(look_at);
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
@@ -110,12 +122,12 @@ impl Clock {
         }
         while timer.as_mut().poll(cx).is_ready() {
             if timer.deadline() >= deadline {
-                let late = if deadline == idle_at {
-                    Late::Idle
-                } else {
-                    Late::Total
-                };
-                return Poll::Ready(late);
+                if deadline < last {
+                    self.look_at = Some(deadline + LOOK_AFTER / 2);
+                    return Poll::Ready(Late::Look);
+                }
+                let idle = deadline == idle_at;
+                return Poll::Ready(if idle { Late::Idle } else { Late::Total });
             }
             timer.as_mut().reset(deadline);
         }
@@ -182,8 +194,19 @@ impl Streamed {
         ))
     }
 
+    fn server_is_silent(&self) -> bool {
+        self.exchange
+            .as_ref()
+            .is_some_and(|exchange| exchange.server_is_silent())
+    }
+
     fn late(&mut self, late: Late) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match late {
+            Late::Look => self.broke(
+                Ended::UpstreamBroken,
+                "upstream_silent",
+                "the server fell silent and fails its probes",
+            ),
             Late::Idle => self.broke(
                 Ended::Deadline,
                 "idle_timeout",
@@ -205,9 +228,12 @@ impl Streamed {
             return Poll::Ready(None);
         }
         match Pin::new(&mut self.upstream).poll_frame(cx) {
-            Poll::Pending => match self.clock.poll(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(late) => self.late(late),
+            Poll::Pending => loop {
+                match self.clock.poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Late::Look) if !self.server_is_silent() => {}
+                    Poll::Ready(late) => return self.late(late),
+                }
             },
             Poll::Ready(Some(Ok(frame))) => {
                 if self.clock.over() {

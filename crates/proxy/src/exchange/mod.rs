@@ -154,6 +154,13 @@ impl Exchange {
         (!endpoint.gone()).then(|| endpoint.uid())
     }
 
+    /// Whether the server has failed several probes in a row.
+    pub(crate) fn server_is_silent(&self) -> bool {
+        self.endpoint
+            .as_ref()
+            .is_some_and(|endpoint| endpoint.is_silent())
+    }
+
     /// A piece of the answer's body passes.
     pub(crate) fn passed(&mut self, data: &[u8]) {
         let answer = &mut self.answer;
