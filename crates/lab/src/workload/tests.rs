@@ -8,6 +8,15 @@ fn made(name: &str, load: f64, seed: u64) -> Box<dyn Workload> {
     build(name, load, seed, &Options::default()).unwrap()
 }
 
+/// For so many seconds.
+fn short(name: &str, load: f64, seed: u64, seconds: f64) -> Box<dyn Workload> {
+    let options = Options {
+        duration: Some(seconds),
+        ..Options::default()
+    };
+    build(name, load, seed, &options).unwrap()
+}
+
 fn jobs(workload: &mut dyn Workload, limit: usize) -> Vec<Job> {
     std::iter::from_fn(|| workload.next()).take(limit).collect()
 }
@@ -90,10 +99,10 @@ fn same(a: &Job, b: &Job) -> bool {
 fn every_entry_keeps_the_rules_and_follows_from_its_seed() {
     for entry in catalogue().iter().filter(|entry| !entry.needs_trace()) {
         let load = entry.loads[0];
-        let these = jobs(&mut *made(entry.name, load, 3), 600);
-        let again = jobs(&mut *made(entry.name, load, 3), 600);
-        let others = jobs(&mut *made(entry.name, load, 4), 600);
-        assert!(these.len() >= 300, "{}: {}", entry.name, these.len());
+        let these = jobs(&mut *made(entry.name, load, 3), 100);
+        let again = jobs(&mut *made(entry.name, load, 3), 100);
+        let others = jobs(&mut *made(entry.name, load, 4), 100);
+        assert_eq!(these.len(), 100, "{}", entry.name);
         assert!(
             these.iter().zip(&again).all(|(a, b)| same(a, b)),
             "{}",
@@ -149,23 +158,16 @@ fn entries_name_profiles_that_exist() {
 
 #[test]
 fn open_loops_arrive_at_the_load() {
-    for name in [
-        "sharegpt",
-        "zipf",
-        "rag",
-        "reasoning",
-        "lora",
-        "classes",
-        "burst",
+    for (name, seconds) in [
+        ("sharegpt", 600.0),
+        ("lora", 600.0),
+        ("classes", 240.0),
+        ("burst", 240.0),
+        ("zipf", 120.0),
     ] {
-        let load = 10.0;
-        let options = Options {
-            duration: Some(600.0),
-            ..Options::default()
-        };
-        let mut workload = build(name, load, 1, &options).unwrap();
+        let mut workload = short(name, 10.0, 1, seconds);
         let count = std::iter::from_fn(|| workload.next()).count();
-        near(count as f64 / 600.0, load, 0.05, name);
+        near(count as f64 / seconds, 10.0, 0.08, name);
     }
 }
 
@@ -230,14 +232,7 @@ fn published_lengths_come_out() {
         let got = quantile(&chats, share, |job| job.output_tokens);
         near(f64::from(got), output, 0.05, "chat out");
     }
-    let options = Options {
-        duration: Some(4000.0),
-        ..Options::default()
-    };
-    let code = jobs(
-        &mut *build("azure-code-like", 5.0, 1, &options).unwrap(),
-        20_000,
-    );
+    let code = jobs(&mut *short("azure-code-like", 5.0, 1, 4000.0), 4_000);
     near(
         mean(&code, |job| job.prompt_tokens),
         2048.0,
@@ -245,7 +240,7 @@ fn published_lengths_come_out() {
         "code in",
     );
     near(mean(&code, |job| job.output_tokens), 27.9, 0.08, "code out");
-    let thoughts = jobs(&mut *made("reasoning", 30.0, 1), 15_000);
+    let thoughts = jobs(&mut *made("reasoning", 30.0, 1), 4_000);
     near(
         mean(&thoughts, |job| job.prompt_tokens),
         1000.0,
@@ -258,7 +253,7 @@ fn published_lengths_come_out() {
         0.05,
         "reasoning out",
     );
-    let questions = jobs(&mut *made("rag", 5.0, 1), 2_000);
+    let questions = jobs(&mut *made("rag", 5.0, 1), 300);
     near(
         mean(&questions, |job| job.prompt_tokens),
         14_500.0,
@@ -275,37 +270,23 @@ fn published_lengths_come_out() {
 
 #[test]
 fn lookalikes_have_the_lengths_and_the_reuse_of_their_traces() {
-    let whole = Options {
-        duration: Some(3_500.0),
-        ..Options::default()
-    };
-    let all = jobs(
-        &mut *build("mooncake-like", 1.0, 1, &whole).unwrap(),
-        usize::MAX,
-    );
-    near(all.len() as f64 / 3_500.0, 3.40, 0.05, "rate");
-    near(mean(&all, |job| job.prompt_tokens), 12_035.0, 0.10, "in");
+    let all = jobs(&mut *short("mooncake-like", 1.0, 1, 400.0), usize::MAX);
+    near(all.len() as f64 / 400.0, 3.40, 0.10, "rate");
+    near(mean(&all, |job| job.prompt_tokens), 12_035.0, 0.12, "in");
     near(mean(&all, |job| job.output_tokens), 343.0, 0.10, "out");
-    // 0.37 in the hour of the trace, 0.40 says the paper.
-    near(reuse(&all), 0.385, 0.10, "reuse");
-    let all = jobs(
-        &mut *build("toolagent-like", 1.0, 1, &whole).unwrap(),
-        usize::MAX,
-    );
-    near(all.len() as f64 / 3_500.0, 6.56, 0.05, "rate");
-    near(mean(&all, |job| job.prompt_tokens), 8_596.0, 0.10, "in");
+    // 0.37 in the whole hour of the trace, 0.21 to 0.26 in windows as short as this.
+    near(reuse(&all), 0.24, 0.20, "reuse");
+    let all = jobs(&mut *short("toolagent-like", 1.0, 1, 400.0), usize::MAX);
+    near(all.len() as f64 / 400.0, 6.56, 0.10, "rate");
+    near(mean(&all, |job| job.prompt_tokens), 8_596.0, 0.12, "in");
     near(mean(&all, |job| job.output_tokens), 182.0, 0.10, "out");
-    near(reuse(&all), 0.59, 0.10, "reuse");
+    near(reuse(&all), 0.59, 0.15, "reuse");
 }
 
 #[test]
 fn a_speed_up_moves_times_and_nothing_else() {
-    let options = Options {
-        duration: Some(400.0),
-        ..Options::default()
-    };
-    let slow = jobs(&mut *build("mooncake-like", 1.0, 2, &options).unwrap(), 300);
-    let fast = jobs(&mut *build("mooncake-like", 2.0, 2, &options).unwrap(), 300);
+    let slow = jobs(&mut *short("mooncake-like", 1.0, 2, 400.0), 100);
+    let fast = jobs(&mut *short("mooncake-like", 2.0, 2, 400.0), 100);
     for (a, b) in slow.iter().zip(&fast) {
         assert_eq!(a.blocks, b.blocks);
         assert!((a.at / 2.0 - b.at).abs() < 1e-9);
@@ -314,12 +295,12 @@ fn a_speed_up_moves_times_and_nothing_else() {
 
 #[test]
 fn groups_share_their_prompt_and_only_that() {
-    let all = jobs(&mut *made("b2b-long", 10.0, 1), usize::MAX);
-    assert_eq!(all.len(), 5 * 750);
+    let all = jobs(&mut *made("b2b", 10.0, 1), usize::MAX);
+    assert_eq!(all.len(), 2 * 750);
     assert_eq!(all.iter().filter(|job| job.warmup).count(), 750);
     assert!(all[..750].iter().all(|job| job.warmup));
     near(750.0 / all[749].at, 15.0, 0.15, "warm-up rate");
-    near(3000.0 / (all[3749].at - all[749].at), 10.0, 0.10, "rate");
+    near(750.0 / (all[1499].at - all[749].at), 10.0, 0.15, "rate");
     for round in all.chunks(750) {
         let mut sizes: FxHashMap<u64, u32> = FxHashMap::default();
         round
@@ -345,19 +326,19 @@ fn popular_tenants_are_popular_and_a_new_one_appears() {
     let share = |jobs: &[Job], flow| {
         jobs.iter().filter(|job| job.flow == flow).count() as f64 / jobs.len() as f64
     };
-    let all = jobs(&mut *made("zipf", 60.0, 1), usize::MAX);
+    let all = jobs(&mut *short("zipf", 60.0, 1, 20.0), usize::MAX);
     let harmonic: f64 = (1..=200).map(|rank| f64::from(rank).powf(-1.1)).sum();
-    near(share(&all, 0), 1.0 / harmonic, 0.10, "the first tenant");
+    near(share(&all, 0), 1.0 / harmonic, 0.20, "the first tenant");
     near(
         share(&all, 9),
         10_f64.powf(-1.1) / harmonic,
-        0.25,
+        0.5,
         "the tenth tenant",
     );
-    let all = jobs(&mut *made("zipf-drift", 60.0, 1), usize::MAX);
-    let (before, after): (Vec<Job>, Vec<Job>) = all.into_iter().partition(|job| job.at < 180.0);
+    let all = jobs(&mut *short("zipf-drift", 60.0, 1, 20.0), usize::MAX);
+    let (before, after): (Vec<Job>, Vec<Job>) = all.into_iter().partition(|job| job.at < 12.0);
     assert_eq!(share(&before, 200), 0.0);
-    near(share(&after, 200), 0.3, 0.10, "the new tenant");
+    near(share(&after, 200), 0.3, 0.20, "the new tenant");
 }
 
 #[test]
@@ -383,17 +364,17 @@ fn adapters_and_classes_come_in_their_shares() {
         all.iter()
             .all(|job| job.adapter.is_some_and(|adapter| adapter < 15))
     );
-    let all = jobs(&mut *made("classes", 60.0, 1), usize::MAX);
+    let all = jobs(&mut *short("classes", 60.0, 1, 60.0), usize::MAX);
     for (priority, expected) in [(1, 0.2), (0, 0.5), (-1, 0.3)] {
         let count = all.iter().filter(|job| job.priority == priority).count();
-        near(count as f64 / all.len() as f64, expected, 0.05, "a class");
+        near(count as f64 / all.len() as f64, expected, 0.10, "a class");
     }
 }
 
 #[test]
 fn a_turn_contains_the_one_before_and_its_answer() {
     for name in ["agentic", "chat"] {
-        let all = play(&mut *made(name, 0.5, 1), 5.0);
+        let all = play(&mut *short(name, 0.1, 1, 900.0), 5.0);
         let mut last: FxHashMap<u64, &Job> = FxHashMap::default();
         let mut turns: FxHashMap<u64, u32> = FxHashMap::default();
         for job in &all {
@@ -421,7 +402,7 @@ fn a_turn_contains_the_one_before_and_its_answer() {
 fn sessions_say_the_same_whoever_answers() {
     let told = |service| {
         let mut said: FxHashMap<u64, Vec<_>> = FxHashMap::default();
-        for job in play(&mut *made("agentic", 0.3, 9), service) {
+        for job in play(&mut *short("agentic", 0.1, 9, 400.0), service) {
             said.entry(job.session.unwrap())
                 .or_default()
                 .push((job.blocks, job.output_tokens));
