@@ -20,8 +20,11 @@ use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let quiet = matches!(cli.command, Command::Demo(_) | Command::Check(_) | Command::Lab(_));
-    logging::init(&cli.log, if quiet { "error" } else { "info" });
+    let quiet = matches!(
+        cli.command,
+        Command::Demo(_) | Command::Check(_) | Command::Lab(_)
+    );
+    let _logs = logging::init(&cli.log, if quiet { "error" } else { "info" });
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => return check::run(&args),
