@@ -55,11 +55,7 @@ fn examine(args: &CheckArgs) -> Report {
         problems: loaded.problems.iter().map(ToString::to_string).collect(),
         warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
         skipped: loaded.skipped.iter().map(ToString::to_string).collect(),
-        notes: compiled
-            .notes
-            .iter()
-            .map(|note| format!("{}: {}", note.object, note.message))
-            .collect(),
+        notes: crate::config::notes(&compiled),
         conditions: compiled.statuses.iter().flat_map(rows).collect(),
     }
 }

@@ -29,7 +29,7 @@ pub(crate) enum Command {
     Sim(Box<simserver::SimArgs>),
     /// Compare scheduling policies on fleets of simulated engines, in virtual time.
     #[command(subcommand)]
-    Lab(lab::cli::LabCommand),
+    Lab(Box<lab::cli::LabCommand>),
     /// Three simulated servers, the gateway and mixed traffic, narrated, in about ten seconds.
     Demo(crate::demo::DemoArgs),
 }

@@ -129,11 +129,7 @@ impl Files {
         conditions: &[String],
     ) {
         let mut once = |text: String| self.told.insert(text.clone()).then_some(text);
-        for note in compiled
-            .notes
-            .iter()
-            .filter_map(|note| once(format!("{}: {}", note.object, note.message)))
-        {
+        for note in notes(compiled).into_iter().filter_map(&mut once) {
             tracing::info!("{note}");
         }
         for warning in loaded
@@ -168,6 +164,22 @@ fn bad_conditions(compiled: &routing::Compiled) -> Vec<String> {
             .collect()
     };
     compiled.statuses.iter().flat_map(of).collect()
+}
+
+/// What compiling has to say that is no condition, and which pools name a picker that is not asked.
+pub(crate) fn notes(compiled: &routing::Compiled) -> Vec<String> {
+    let said = compiled
+        .notes
+        .iter()
+        .map(|note| format!("{}: {}", note.object, note.message));
+    let pickers = compiled.plan.pools.values().filter_map(|pool| match &pool.picker {
+        routing::Picker::External { service, .. } => Some(format!(
+            "InferencePool {}: the endpoint picker {service} is not asked, this version speaks no ext_proc; the picker inside is used",
+            pool.key
+        )),
+        routing::Picker::Inside => None,
+    });
+    said.chain(pickers).collect()
 }
 
 /// Reads `http[s]://host[:port][/path]`.

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => return check::run(&args),
         Command::Sim(args) => runtime().and_then(|rt| rt.block_on(simserver::run(*args))),
-        Command::Lab(command) => lab::cli::main(command),
+        Command::Lab(command) => lab::cli::main(*command),
         Command::Demo(args) => demo::run(args),
     };
     match outcome {

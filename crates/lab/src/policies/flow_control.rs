@@ -93,9 +93,6 @@ impl Dispatcher for FlowControl {
     fn wake_at(&self) -> Option<f64> {
         let held = || self.bands.values().filter_map(VecDeque::front);
         let cycle = (self.open && held().next().is_some()).then_some(self.next_cycle);
-        held()
-            .map(expiry)
-            .chain(cycle)
-            .min_by(|a, b| a.total_cmp(b))
+        held().map(expiry).chain(cycle).min_by(f64::total_cmp)
     }
 }
