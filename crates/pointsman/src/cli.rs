@@ -38,7 +38,8 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct LogArgs {
     /// What to log: a level, or `tracing` directives such as `info,access=off`.
-    /// Without it: `info`; for `demo` only errors, which would otherwise run through its view.
+    /// Without it: `info`; for `demo`, `check` and `lab` only errors, which would otherwise run
+    /// through their output.
     #[arg(long, global = true, env = "POINTSMAN_LOG")]
     pub(crate) log_level: Option<String>,
     /// How to log.
