@@ -15,7 +15,7 @@ struct Users {
 }
 
 /// The slots and who uses which adapter.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Adapters {
     config: LoraConfig,
     /// In order of last use, least recent first. Both lists are short.

@@ -6,9 +6,8 @@
 //!
 //! Where two sequences fill the same block at the same time, only the first copy carries the name.
 
-use rustc_hash::FxHashMap;
-
 use crate::hash::BlockHash;
+use crate::names::Names;
 
 const NONE: u32 = u32::MAX;
 
@@ -33,17 +32,19 @@ pub enum CacheEvent {
 
 #[derive(Debug, Clone, Copy)]
 struct Block {
+    /// Means something while `named` only.
+    name: BlockHash,
     refs: u32,
     prev: u32,
     next: u32,
-    name: Option<BlockHash>,
+    named: bool,
 }
 
 /// All blocks of an engine.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct BlockPool {
     blocks: Vec<Block>,
-    names: FxHashMap<u64, u32>,
+    names: Names,
     head: u32,
     tail: u32,
     free: u32,
@@ -58,11 +59,12 @@ impl BlockPool {
                     refs: 0,
                     prev: NONE,
                     next: NONE,
-                    name: None
+                    name: BlockHash(0),
+                    named: false,
                 };
                 count as usize
             ],
-            names: FxHashMap::default(),
+            names: Names::new(count),
             head: NONE,
             tail: NONE,
             free: 0,
@@ -96,7 +98,8 @@ impl BlockPool {
 
     /// The block of that name, and whether it is free.
     pub(crate) fn find(&self, hash: BlockHash) -> Option<(u32, bool)> {
-        let id = *self.names.get(&hash.0)?;
+        let blocks = &self.blocks;
+        let id = self.names.get(hash.0, |id| blocks[id as usize].name.0)?;
         Some((id, self.blocks[id as usize].refs == 0))
     }
 
@@ -117,8 +120,11 @@ impl BlockPool {
         self.unlink(id);
         let block = &mut self.blocks[id as usize];
         block.refs = 1;
-        if let Some(hash) = block.name.take() {
-            self.names.remove(&hash.0);
+        if std::mem::take(&mut block.named) {
+            let hash = block.name;
+            let blocks = &self.blocks;
+            self.names
+                .remove(hash.0, id, |id| blocks[id as usize].name.0);
             if let Some(events) = &mut self.events {
                 events.push(CacheEvent::Removed { hash });
             }
@@ -137,14 +143,16 @@ impl BlockPool {
 
     /// Names a full block; returns whether it can be hit under that name now and could not before.
     pub(crate) fn publish(&mut self, id: u32, hash: BlockHash, parent: Option<BlockHash>) -> bool {
-        if self.blocks[id as usize].name.is_some() {
+        let blocks = &self.blocks;
+        if blocks[id as usize].named
+            || !self
+                .names
+                .insert(hash.0, id, |id| blocks[id as usize].name.0)
+        {
             return false;
         }
-        let std::collections::hash_map::Entry::Vacant(entry) = self.names.entry(hash.0) else {
-            return false;
-        };
-        entry.insert(id);
-        self.blocks[id as usize].name = Some(hash);
+        let block = &mut self.blocks[id as usize];
+        (block.name, block.named) = (hash, true);
         if let Some(events) = &mut self.events {
             events.push(CacheEvent::Stored { hash, parent });
         }
@@ -154,7 +162,7 @@ impl BlockPool {
     /// Forgets all names. What is held stays held.
     pub(crate) fn forget(&mut self) {
         self.names.clear();
-        self.blocks.iter_mut().for_each(|block| block.name = None);
+        self.blocks.iter_mut().for_each(|block| block.named = false);
         if let Some(events) = &mut self.events {
             events.push(CacheEvent::Cleared);
         }
@@ -215,14 +223,12 @@ impl BlockPool {
         assert_eq!(seen, self.free);
         let zero = self.blocks.iter().filter(|block| block.refs == 0).count();
         assert_eq!(zero as u32, self.free, "a block is lost");
-        for (hash, id) in &self.names {
-            assert_eq!(self.blocks[*id as usize].name, Some(BlockHash(*hash)));
+        let named = self.blocks.iter().enumerate().filter(|(_, it)| it.named);
+        let mut count = 0;
+        for (id, block) in named {
+            assert_eq!(self.find(block.name).map(|it| it.0), Some(id as u32));
+            count += 1;
         }
-        let named = self
-            .blocks
-            .iter()
-            .filter(|block| block.name.is_some())
-            .count();
-        assert_eq!(named, self.names.len());
+        assert_eq!(count, self.names.len());
     }
 }

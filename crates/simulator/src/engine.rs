@@ -34,7 +34,7 @@ pub struct StepPlan {
 }
 
 /// A sequence inside the engine. Vacant places keep their block list's memory for the next one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Place {
     id: u64,
     /// Order of arrival; also tells a place's tenants apart.
@@ -47,6 +47,8 @@ struct Place {
     computed: u32,
     /// Blocks of the front of `blocks` that have been named (or need no name any more).
     published: u32,
+    /// Blocks of the prompt's front that need not be computed, wherever they come from.
+    given: u32,
     blocks: Vec<u32>,
     adapter: Option<AdapterId>,
     priority: i32,
@@ -83,7 +85,7 @@ struct Blocked {
     prompts_published: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Counters {
     prefix_queries: u64,
     prefix_hits: u64,
@@ -98,8 +100,9 @@ struct Counters {
     refused: u64,
 }
 
-/// One engine. See the crate's documentation for how to drive it.
-#[derive(Debug)]
+/// One engine. See the crate's documentation for how to drive it. A clone goes on by itself from the same state, noise
+/// included.
+#[derive(Debug, Clone)]
 pub struct Engine {
     config: EngineConfig,
     limit: u32,
@@ -159,6 +162,15 @@ impl Engine {
     /// # Errors
     /// Refused when it can never run here, when its id is in use, or when the queue is full.
     pub fn submit(&mut self, now: f64, sequence: Sequence) -> Result<(), Refused> {
+        self.submit_with(now, sequence, 0)
+    }
+
+    /// Puts a sequence into the queue whose first `given` blocks come from elsewhere, at no cost but their space, when
+    /// it is first admitted: a cache that engines share. They count as cached.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub fn submit_with(&mut self, now: f64, sequence: Sequence, given: u32) -> Result<(), Refused> {
         if let Err(refused) = self.admissible(&sequence) {
             self.counters.refused += 1;
             return Err(refused);
@@ -167,6 +179,7 @@ impl Engine {
             self.adapters.wait(adapter);
         }
         let place = self.settle(now, sequence);
+        self.places[place as usize].given = given;
         self.enqueue(place);
         Ok(())
     }
@@ -208,6 +221,7 @@ impl Engine {
             generated: 0,
             computed: 0,
             published: 0,
+            given: 0,
             blocks: Vec::new(),
             adapter: sequence.adapter,
             priority: sequence.priority,

@@ -30,6 +30,7 @@ mod blocks;
 mod config;
 mod engine;
 mod hash;
+mod names;
 pub mod profiles;
 mod sequence;
 mod stats;

@@ -5,7 +5,10 @@ use crate::config::{QueuePolicy, Semantics};
 
 /// What the prefix cache has for a waiting place.
 struct Hits {
+    /// Blocks that need no computing.
     blocks: u32,
+    /// Of those, how many are here; the others come from elsewhere and need room.
+    here: u32,
     /// Of those, how many are free and would leave the free queue.
     free: u32,
 }
@@ -151,7 +154,7 @@ impl Engine {
             Semantics::Vllm => tokens,
             Semantics::Older => cached + chunk,
         };
-        let need = must_fit.div_ceil(self.config.block_tokens) - hits.blocks + hits.free;
+        let need = must_fit.div_ceil(self.config.block_tokens) - hits.here + hits.free;
         if need > self.pool.free() {
             let serial = self.places[at as usize].serial;
             let (free, prompts_published) = (self.pool.free(), self.prompts_published);
@@ -162,7 +165,7 @@ impl Engine {
             });
             return false;
         }
-        self.occupy(at, hits.blocks, now);
+        self.occupy(at, &hits, now);
         let fits = self.grow(at, chunk);
         debug_assert!(fits, "admission counted the blocks");
         self.share(at, chunk);
@@ -184,32 +187,39 @@ impl Engine {
     /// Looks up a place's blocks. At least one token is always left to compute, for the logits.
     fn hits(&self, at: u32) -> Hits {
         let place = &self.places[at as usize];
-        let mut hits = Hits { blocks: 0, free: 0 };
+        let most = (place.tokens() - 1) / self.config.block_tokens;
+        let mut hits = Hits {
+            blocks: place.given.min(most),
+            here: 0,
+            free: 0,
+        };
         if !self.config.prefix_caching {
             return hits;
         }
-        let most = (place.tokens() - 1) / self.config.block_tokens;
         for hash in place.names.iter().take(most as usize) {
             let Some((_, free)) = self.pool.find(*hash) else {
                 break;
             };
-            hits.blocks += 1;
+            hits.here += 1;
             hits.free += u32::from(free);
         }
+        hits.blocks = hits.blocks.max(hits.here);
         hits
     }
 
     /// Takes hold of the blocks that were hit and books the admission.
-    fn occupy(&mut self, at: u32, hit_blocks: u32, now: f64) {
+    fn occupy(&mut self, at: u32, hits: &Hits, now: f64) {
         let place = &mut self.places[at as usize];
-        for hash in place.names.iter().take(hit_blocks as usize) {
+        for hash in place.names.iter().take(hits.here as usize) {
             if let Some((block, _)) = self.pool.find(*hash) {
                 self.pool.hold(block);
                 place.blocks.push(block);
             }
         }
-        place.computed = hit_blocks * self.config.block_tokens;
-        place.published = hit_blocks;
+        // Room for those from elsewhere is taken, and their names given, as if they were computed in this step.
+        place.computed = hits.blocks * self.config.block_tokens;
+        place.published = hits.here;
+        place.given = 0;
         place.running = true;
         if !place.admitted {
             place.admitted = true;

@@ -224,3 +224,25 @@ fn an_abort_frees_at_once_wherever_it_hits() {
     );
     assert_eq!(world.engine.stats().kv_usage, 0.0);
 }
+
+/// Blocks given from elsewhere take room and need no computing, once; after that they are like any others.
+#[test]
+fn given_blocks_cost_space_and_no_time() {
+    let mut world = World::new(small(64));
+    let other = sequence(1, 5, 320, 1);
+    world.engine.submit_with(0.0, other, 20).unwrap();
+    // At least one token is always computed, so the last block is.
+    assert_eq!(world.engine.step(0.0).unwrap().prefill_tokens, 16);
+    world.engine.check();
+    assert_eq!(world.engine.stats().kv_usage, 20.0 / 64.0);
+    world.engine.finish_step(0.1, &mut world.outputs);
+    world.engine.check();
+    assert_eq!(world.cached_tokens(1), Some(304));
+    world.now = 0.2;
+    let (_, cached) = world.first_token(sequence(2, 5, 320, 1));
+    assert_eq!(cached, 304);
+    let mut twin = world.engine.clone();
+    twin.submit(1.0, sequence(3, 6, 64, 2)).unwrap();
+    world.engine.submit(1.0, sequence(3, 6, 64, 2)).unwrap();
+    assert_eq!(twin.step(1.0), world.engine.step(1.0));
+}
