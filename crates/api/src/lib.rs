@@ -23,6 +23,7 @@ pub mod http_route;
 pub mod inference;
 pub mod meta;
 pub mod object;
+pub mod pod;
 pub mod policy;
 pub mod route;
 pub mod secret;
@@ -54,6 +55,7 @@ pub use crate::inference::{
 };
 pub use crate::meta::Meta;
 pub use crate::object::{Object, ObjectKey, Objects, Resource};
+pub use crate::pod::{Pod, PodPhase, PodStatus};
 pub use crate::policy::{BackendTlsPolicy, ReferenceGrant};
 pub use crate::route::{
     BackendObjectRef, Condition, FilterType, Header, HeaderMatch, HeaderModifier, LocalObjectRef,

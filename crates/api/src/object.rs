@@ -13,6 +13,7 @@ use crate::inference::{
     PoolRef,
 };
 use crate::meta::Meta;
+use crate::pod::Pod;
 use crate::policy::{BackendTlsPolicy, ReferenceGrant};
 use crate::secret::Secret;
 
@@ -179,6 +180,7 @@ kinds! {
     Secret(Secret), "Secret", true, secrets;
     ConfigMap(ConfigMap), "ConfigMap", true, config_maps;
     Namespace(Namespace), "Namespace", false, namespaces;
+    Pod(Pod), "Pod", true, pods;
     InferencePool(InferencePool), "InferencePool", true, inference_pools;
     InferenceModel(InferenceModel), "InferenceModel", true, inference_models;
     InferenceObjective(InferenceObjective), "InferenceObjective", true, inference_objectives;

@@ -302,6 +302,11 @@ const SMALLEST: &[(&str, &str, &str)] = &[
     ("v1", "Secret", "data: {a: aGk=}"),
     ("v1", "Namespace", ""),
     (
+        "v1",
+        "Pod",
+        "spec: {containers: []}\nstatus: {podIP: 10.0.0.1}",
+    ),
+    (
         "discovery.k8s.io/v1",
         "EndpointSlice",
         "addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]\nports: [{port: 8000}]",
@@ -571,7 +576,7 @@ fn values_of_a_watch_decode_and_null_means_absent() {
         "2026-01-02T03:04:05Z"
     );
     assert_eq!(object.meta().deletion_timestamp, None);
-    let error = decode_value(json!({"apiVersion": "v1", "kind": "Pod"})).unwrap_err();
+    let error = decode_value(json!({"apiVersion": "v1", "kind": "Node"})).unwrap_err();
     assert!(error.is_unknown_kind());
     assert_eq!(error.line(), None);
     assert!(decode_value(json!(null)).is_err());

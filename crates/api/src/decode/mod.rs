@@ -21,7 +21,7 @@ use crate::{
     BackendTlsPolicy, ConfigMap, DISCOVERY_GROUP, EndpointSlice, GATEWAY_GROUP, Gateway,
     GatewayClass, GrpcRoute, HttpRoute, INFERENCE_GROUP, INFERENCE_X_GROUP, InferenceModel,
     InferenceModelRewrite, InferenceObjective, InferencePool, InferencePoolImport, LLM_D_GROUP,
-    Namespace, ReferenceGrant, Secret, Service,
+    Namespace, Pod, ReferenceGrant, Secret, Service,
 };
 
 pub use self::error::DecodeError;
@@ -187,6 +187,7 @@ fn decoder(group: &str, version: &str, kind: &str) -> Option<Decoder> {
         ("", "v1", "Secret") => open_typed::<Secret>,
         ("", "v1", "ConfigMap") => open_typed::<ConfigMap>,
         ("", "v1", "Namespace") => open_typed::<Namespace>,
+        ("", "v1", "Pod") => open_typed::<Pod>,
         (DISCOVERY_GROUP, "v1", "EndpointSlice") => open_typed::<EndpointSlice>,
         (INFERENCE_GROUP, "v1", "InferencePool") => typed::<InferencePool>,
         (INFERENCE_X_GROUP, "v1alpha2", "InferencePool") => pool_v1alpha2,

@@ -66,7 +66,7 @@ pub fn validate(object: &Object) -> Vec<FieldIssue> {
         Object::InferenceModel(model) => inference::model(&mut check, model),
         Object::InferenceObjective(objective) => inference::objective(&mut check, objective),
         Object::InferenceModelRewrite(rewrite) => inference::rewrite(&mut check, rewrite),
-        Object::Namespace(_) | Object::InferencePoolImport(_) => {}
+        Object::Namespace(_) | Object::Pod(_) | Object::InferencePoolImport(_) => {}
     }
     check.issues
 }

@@ -12,7 +12,7 @@ use api::{
 };
 
 use super::conditions::Problem;
-use super::endpoints::Slices;
+use super::endpoints::Servers;
 use super::grants::{Grants, ReferenceTo};
 use super::models::Tables;
 use super::pools::{self, Builder, BuiltPool};
@@ -68,7 +68,7 @@ impl<'a> Resolver<'a> {
     ) -> Self {
         let builder = Builder {
             objects,
-            slices: Slices::new(objects),
+            servers: Servers::new(objects, mode),
             policies: Policies::new(objects),
             tables,
             mode,

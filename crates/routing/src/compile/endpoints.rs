@@ -1,34 +1,45 @@
-//! Servers, out of EndpointSlices.
+//! Servers, out of EndpointSlices and Pods.
 //!
-//! A pool's slices are those of its namespace whose labels match its selector; a Service's slices name it in the label
-//! `kubernetes.io/service-name`. An address that stands in several slices is one server, ready if one of them says so.
+//! A Service's slices name it in the label `kubernetes.io/service-name`. A pool's servers are the Pods of its namespace
+//! that its selector selects, one server for each target port. Files usually describe no Pods: there the slices whose
+//! labels match the selector are servers too. (In a cluster they are not: a slice has its Service's labels, which say
+//! nothing about Pods.) An address that stands in several places is one server, ready if one of them says so.
 
 use std::collections::BTreeMap;
 
 use api::core::{EndpointPort, Protocol, SERVICE_NAME_LABEL};
-use api::{Endpoint, EndpointSlice, Objects, Service, ServicePort, TargetPort};
+use api::{Endpoint, EndpointSlice, Objects, Pod, Service, ServicePort, TargetPort};
 
+use super::Mode;
 use crate::plan::{EndpointSpec, Host};
 use crate::urls::endpoint_name;
 
-/// All EndpointSlices, by namespace.
-pub(super) struct Slices<'o> {
-    by_namespace: BTreeMap<&'o str, Vec<&'o EndpointSlice>>,
+/// All EndpointSlices and Pods, by namespace.
+pub(super) struct Servers<'o> {
+    slices: BTreeMap<&'o str, Vec<&'o EndpointSlice>>,
+    pods: BTreeMap<&'o str, Vec<&'o Pod>>,
+    mode: Mode,
 }
 
-impl<'o> Slices<'o> {
-    pub(super) fn new(objects: &'o Objects) -> Self {
-        let mut by_namespace: BTreeMap<_, Vec<&EndpointSlice>> = BTreeMap::new();
+impl<'o> Servers<'o> {
+    pub(super) fn new(objects: &'o Objects, mode: Mode) -> Self {
+        let mut slices: BTreeMap<_, Vec<&EndpointSlice>> = BTreeMap::new();
         for slice in objects.endpoint_slices() {
-            by_namespace
+            slices
                 .entry(slice.meta.namespace.as_str())
                 .or_default()
                 .push(slice);
         }
-        Self { by_namespace }
+        let mut pods: BTreeMap<_, Vec<&Pod>> = BTreeMap::new();
+        for pod in objects.pods() {
+            pods.entry(pod.meta.namespace.as_str())
+                .or_default()
+                .push(pod);
+        }
+        Self { slices, pods, mode }
     }
 
-    /// Servers of a pool. An empty selector selects nothing: it must not pick up every slice of the namespace.
+    /// Servers of a pool. An empty selector selects nothing: it must not pick up everything in the namespace.
     pub(super) fn of_pool(
         &self,
         namespace: &str,
@@ -36,8 +47,20 @@ impl<'o> Slices<'o> {
         target_ports: &[u16],
     ) -> Found {
         let mut found = Found::default();
+        if selector.is_empty() {
+            return found;
+        }
+        let selected = |labels| api::selector::labels_match(selector, labels);
+        for pod in self.pods.get(namespace).into_iter().flatten() {
+            if selected(&pod.meta.labels) {
+                found.add_pod(pod, target_ports);
+            }
+        }
+        if self.mode == Mode::Cluster {
+            return found;
+        }
         for slice in self.within(namespace) {
-            if !selector.is_empty() && api::selector::labels_match(selector, &slice.meta.labels) {
+            if selected(&slice.meta.labels) {
                 let own: Vec<_> = tcp(slice).filter_map(|port| port.port).collect();
                 found.add(slice, if own.is_empty() { target_ports } else { &own });
             }
@@ -57,7 +80,7 @@ impl<'o> Slices<'o> {
     }
 
     fn within(&self, namespace: &str) -> impl Iterator<Item = &&'o EndpointSlice> {
-        self.by_namespace.get(namespace).into_iter().flatten()
+        self.slices.get(namespace).into_iter().flatten()
     }
 }
 
@@ -118,6 +141,27 @@ impl Found {
             for port in ports {
                 self.merge(server(endpoint, host.clone(), *port, ports.len() > 1));
             }
+        }
+    }
+
+    /// A server for each target port of a pool, unless the Pod's annotation narrows them down.
+    fn add_pod(&mut self, pod: &Pod, target_ports: &[u16]) {
+        let Some(ip) = pod.ip() else { return };
+        let active = pod.active_ports();
+        let wanted = |port: &&u16| active.as_ref().is_none_or(|active| active.contains(port));
+        for port in target_ports.iter().filter(wanted) {
+            let name = if target_ports.len() > 1 {
+                format!("{}:{port}", pod.meta.name)
+            } else {
+                pod.meta.name.clone()
+            };
+            self.merge(EndpointSpec {
+                host: Host::Ip(ip),
+                port: *port,
+                name,
+                ready: pod.is_ready(),
+                base_path: None,
+            });
         }
     }
 

@@ -104,7 +104,7 @@ impl Builder<'_> {
             }
             None => PickerTls::Unverified,
         };
-        let endpoints = self.slices.of_service(service, port).servers();
+        let endpoints = self.servers.of_service(service, port).servers();
         Picked {
             picker: external(pool, reference, endpoints, tls),
             problem: None,

@@ -6,7 +6,7 @@ use api::inference::AppProtocol as PoolProtocol;
 use api::{INFERENCE_X_GROUP, InferencePool, ObjectKey, Objects, Resource, Service, ServicePort};
 
 use super::conditions::{Problem, generation};
-use super::endpoints::Slices;
+use super::endpoints::Servers;
 use super::models::Tables;
 use super::tls::{Policies, PolicyUse, TlsTarget};
 use super::{Mode, Outcome};
@@ -28,7 +28,7 @@ pub(super) struct BuiltPool {
 /// Builds pools out of objects.
 pub(super) struct Builder<'a> {
     pub(super) objects: &'a Objects,
-    pub(super) slices: Slices<'a>,
+    pub(super) servers: Servers<'a>,
     pub(super) policies: Policies<'a>,
     pub(super) tables: &'a Tables,
     pub(super) mode: Mode,
@@ -58,7 +58,7 @@ impl Builder<'_> {
             .map(|port| port.number)
             .collect();
         let found = self
-            .slices
+            .servers
             .of_pool(&meta.namespace, &pool.spec.selector.match_labels, &ports);
         for what in &found.unreadable {
             out.note(pool.key(), format!("{what} is skipped: not an address"));
@@ -107,7 +107,7 @@ impl Builder<'_> {
         if empty && self.mode == Mode::Files {
             out.note(
                 pool.key(),
-                "has no servers: no EndpointSlice of its namespace has the labels of its selector",
+                "has no servers: no EndpointSlice or Pod of its namespace has the labels of its selector",
             );
         }
     }
@@ -121,7 +121,7 @@ impl Builder<'_> {
         protocol: AppProtocol,
         out: &mut Outcome,
     ) -> BuiltPool {
-        let found = self.slices.of_service(service, port);
+        let found = self.servers.of_service(service, port);
         for what in &found.unreadable {
             out.note(service.key(), format!("{what} is skipped: not an address"));
         }
