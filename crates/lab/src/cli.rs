@@ -10,8 +10,8 @@ use clap::{Args, Subcommand};
 use parking_lot::Mutex;
 
 use crate::compare::{
-    BOUNDS, Builtin, Catalog as _, Cell, CellResult, Manifest, Plan, Progress, Results, bound_p90,
-    compare, put, write_jobs,
+    BOUNDS, Builtin, Catalog as _, Cell, CellResult, Manifest, Plan, Progress, Results,
+    SHARE_AT_ONCE, bound_p90, compare, put, write_jobs,
 };
 use crate::fleet::Adjustment;
 use crate::stats::Slo;
@@ -59,6 +59,13 @@ pub struct Conditions {
     /// Gateways, each with a scheduler of its own.
     #[arg(long, default_value_t = 1)]
     gateways: usize,
+    /// Time between two messages in which a gateway tells the others what it did, ms; 0: gateways do not know of each
+    /// other.
+    #[arg(long, default_value_t = 0.0)]
+    share_ms: f64,
+    /// What a gateway tells at once: prefill that takes longer than this, ms.
+    #[arg(long, default_value_t = SHARE_AT_ONCE * 1e3)]
+    share_at_once_ms: f64,
     /// Seconds of arrivals; each workload's own if not given.
     #[arg(long)]
     seconds: Option<f64>,
@@ -192,6 +199,8 @@ impl Conditions {
             scrape_delay: self.scrape_delay_ms * 1e-3,
             step_noise: self.noise,
             gateways: self.gateways,
+            share_period: self.share_ms * 1e-3,
+            share_at_once: self.share_at_once_ms * 1e-3,
             horizon: self.seconds,
             warmup: self.warmup,
             drain: self.drain,

@@ -21,10 +21,14 @@ use crate::bound::{self, Order};
 use crate::fleet::Adjustment;
 use crate::product::Knowledge;
 use crate::stats::{Slo, Summary};
-use crate::{Dispatcher, LabError, RunConfig, RunOutcome, Scrape, fleet, run};
+use crate::{Dispatcher, LabError, RunConfig, RunOutcome, Scrape, Sharing, fleet, run};
 
 /// Names of the pooled server's rows among the policies.
 pub const BOUNDS: [(&str, Order); 2] = [("bound-fcfs", Order::Fcfs), ("bound-sjf", Order::Sjf)];
+
+/// Seconds of prefill that gateways tell each other of at once, if not said otherwise: a chunk of 300 tokens on a
+/// large model. Whatever the load, that is at most fifty messages a second for each engine.
+pub const SHARE_AT_ONCE: f64 = 0.02;
 
 /// What to compare, and under which conditions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,6 +58,12 @@ pub struct Plan {
     pub step_noise: f64,
     /// Gateways.
     pub gateways: usize,
+    /// Seconds from one message between gateways to the next; 0 for none.
+    #[serde(default)]
+    pub share_period: f64,
+    /// Seconds of prefill that are worth a message at once.
+    #[serde(default)]
+    pub share_at_once: f64,
     /// Seconds of arrivals, instead of each workload's own.
     pub horizon: Option<f64>,
     /// Seconds left out at the start, instead of each workload's own.
@@ -83,6 +93,8 @@ impl Default for Plan {
             scrape_delay: scrape.delay,
             step_noise: usual.step_noise,
             gateways: usual.gateways,
+            share_period: 0.0,
+            share_at_once: SHARE_AT_ONCE,
             horizon: None,
             warmup: None,
             drain: usual.drain,
@@ -165,6 +177,8 @@ impl Plan {
             self.scrape_delay,
             self.step_noise,
             self.drain,
+            self.share_period,
+            self.share_at_once,
             self.knowledge,
             self.warmup.unwrap_or(0.0),
             self.horizon.unwrap_or(0.0),
@@ -206,6 +220,10 @@ impl Plan {
             scrape: (self.scrape_period > 0.0).then_some(scrape),
             step_noise: self.step_noise,
             gateways: self.gateways.max(1),
+            sharing: (self.share_period > 0.0).then_some(Sharing {
+                period: self.share_period,
+                at_once: self.share_at_once,
+            }),
             horizon,
             warmup,
             drain: self.drain,

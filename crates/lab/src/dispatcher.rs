@@ -1,5 +1,7 @@
 //! Who places jobs: the joint between the run and policies.
 
+use scheduling::SharedEvent;
+
 use crate::Job;
 
 /// What a dispatcher is told. All times are the gateway's own (the network's delay is in them already).
@@ -67,6 +69,16 @@ pub trait Dispatcher: Send {
     /// The adapters of an engine, as its metrics page has them: those that need no loading, and those that requests
     /// wait for. Comes with [`Told::Scraped`], only from engines that have adapters.
     fn adapters(&mut self, _now: f64, _engine: u32, _resident: &[u32], _wanted: &[u32]) {}
+    /// Whether to keep what it does for other gateways over the same engines. Those of the literature do not.
+    fn share(&mut self, _on: bool) {}
+    /// Moves what other gateways were not told yet into `into`.
+    fn shared(&mut self, _into: &mut Vec<SharedEvent>) {}
+    /// Seconds of prefill that other gateways were not told of yet.
+    fn unshared_seconds(&self) -> f64 {
+        0.0
+    }
+    /// Another gateway told what it did.
+    fn hear(&mut self, _now: f64, _gateway: usize, _events: &[SharedEvent]) {}
     /// When to ask again without an event.
     fn wake_at(&self) -> Option<f64> {
         None

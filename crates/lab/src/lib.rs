@@ -28,4 +28,4 @@ pub use dispatcher::{Dispatcher, Placed, Told};
 pub use error::LabError;
 pub use job::{BLOCK_TOKENS, Job, Workload};
 pub use outcome::{End, JobOutcome, RunOutcome, Sample};
-pub use run::{RunConfig, Scrape, run};
+pub use run::{RunConfig, Scrape, Sharing, run};

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use scheduling::{
     AdapterKey, Coefficients, Config, Decision, EndpointId, EndpointProfile, Event, Load,
-    PolicyKind, Pool, Request, Ticket, Time, Usage,
+    PolicyKind, Pool, Request, SharedEvent, SiblingId, Ticket, Time, Usage,
 };
 use simulator::EngineConfig;
 
@@ -186,6 +186,27 @@ impl Dispatcher for Product {
             max: None,
         };
         self.pool.observe(Time::from_secs_f64(now), event);
+    }
+
+    fn share(&mut self, on: bool) {
+        self.pool.share(on);
+    }
+
+    fn shared(&mut self, into: &mut Vec<SharedEvent>) {
+        self.pool.drain_shared(into);
+    }
+
+    fn unshared_seconds(&self) -> f64 {
+        self.pool.unshared_seconds()
+    }
+
+    /// Engines joined in the same order everywhere, so their names need no translation.
+    fn hear(&mut self, now: f64, gateway: usize, events: &[SharedEvent]) {
+        let sibling = SiblingId(gateway as u64);
+        for event in events {
+            let event = Event::Sibling { sibling, event };
+            self.pool.observe(Time::from_secs_f64(now), event);
+        }
     }
 
     fn next(&mut self, now: f64) -> Option<Placed> {

@@ -40,6 +40,15 @@ impl Default for Scrape {
     }
 }
 
+/// How gateways tell each other what they do. What is told takes the network's delay.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sharing {
+    /// Seconds from one message of a gateway to its next, if there is anything to tell.
+    pub period: f64,
+    /// A message goes out at once when it is about more seconds of prefill than this.
+    pub at_once: f64,
+}
+
 /// One run, but for who asks and who decides.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunConfig {
@@ -53,6 +62,8 @@ pub struct RunConfig {
     pub step_noise: f64,
     /// Gateways in front of the engines; each job goes to one at random.
     pub gateways: usize,
+    /// Whether and how they tell each other what they do; `None`: they do not.
+    pub sharing: Option<Sharing>,
     /// Seconds in which clients send jobs.
     pub horizon: f64,
     /// Seconds at most to wait for answers after that.
@@ -76,6 +87,7 @@ impl RunConfig {
             scrape: Some(Scrape::default()),
             step_noise: 0.02,
             gateways: 1,
+            sharing: None,
             horizon: 600.0,
             drain: 600.0,
             warmup: 120.0,

@@ -1,6 +1,8 @@
 //! What happens outside, told to the pool.
 
-use crate::id::{AdapterKey, EndpointId, Ticket};
+use std::sync::Arc;
+
+use crate::id::{AdapterKey, EndpointId, SiblingId, Ticket};
 use crate::profile::EndpointProfile;
 
 /// Load as an engine reports it. What it does not report stays `None` and never stops routing.
@@ -136,6 +138,56 @@ pub enum Event<'a> {
         /// Which request.
         ticket: Ticket,
     },
+    /// Another gateway over the same pool told what it did.
+    Sibling {
+        /// Which gateway.
+        sibling: SiblingId,
+        /// What it did.
+        event: &'a SharedEvent,
+    },
+}
+
+/// What gateways over the same pool tell each other. Tokens are as engines count them.
+///
+/// Endpoints are named as in the pool at hand: a host that passes an event on translates them by their addresses.
+/// Events that come twice, late or out of order do no harm.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SharedEvent {
+    /// A request went to an endpoint.
+    Dispatched {
+        /// Names this charge among all of the sibling's, and is never used again.
+        ticket: u64,
+        /// Where to.
+        endpoint: EndpointId,
+        /// Hashes of its prompt, see `Request::prefix`.
+        prefix: Arc<[u64]>,
+        /// Tokens of its prompt; without any it counts as one request in flight and no more.
+        prompt_tokens: u32,
+        /// Those of them that are to be computed.
+        uncached_tokens: u32,
+        /// Tokens it is expected to generate.
+        output_tokens: u32,
+        /// The adapter it needs.
+        adapter: Option<AdapterKey>,
+    },
+    /// Its prefill is done.
+    FirstToken {
+        /// Of which charge.
+        ticket: u64,
+    },
+    /// It is over, or went elsewhere.
+    Released {
+        /// Which charge.
+        ticket: u64,
+        /// Tokens that it generated, 0 if that is not known.
+        output_tokens: u32,
+        /// Whether its prompt may be in the endpoint's cache now.
+        computed: bool,
+    },
+    /// Nothing happened, but the sibling is there.
+    Alive,
+    /// The sibling is gone: all that it charged goes back.
+    Forgotten,
 }
 
 /// What came of a health probe.

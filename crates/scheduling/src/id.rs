@@ -30,6 +30,10 @@ impl Ticket {
     }
 }
 
+/// Another gateway over the same pool. One that starts anew is a new sibling: its tickets begin again.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SiblingId(pub u64);
+
 /// A LoRA adapter: a hash of its name.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct AdapterKey(pub u64);

@@ -38,10 +38,10 @@ mod time;
 
 pub use config::{Config, PolicyKind, Prices};
 pub use decision::{Decision, RejectReason};
-pub use event::{Event, FailureKind, Load, Probe, Usage};
+pub use event::{Event, FailureKind, Load, Probe, SharedEvent, Usage};
 pub use explain::{Candidate, Explanation};
 pub use health::{Health, HealthConfig};
-pub use id::{AdapterKey, EndpointId, Ticket};
+pub use id::{AdapterKey, EndpointId, SiblingId, Ticket};
 pub use policy::Policy;
 pub use pool::{EndpointView, Pool, Stats};
 pub use profile::{Coefficients, EndpointProfile};

@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+use scheduling::SharedEvent;
+
 use crate::Job;
 
 /// One thing that will happen.
@@ -20,6 +22,13 @@ pub(super) enum Event {
     Scrape { engine: usize },
     /// A metrics page reaches the gateways.
     Page(Box<Page>),
+    /// It is time for a gateway to tell the others what it did.
+    Share { gateway: usize },
+    /// What a gateway did reaches the others.
+    Shared {
+        gateway: usize,
+        events: Vec<SharedEvent>,
+    },
     /// A dispatcher wanted to be asked again.
     Wake { gateway: usize },
     /// The fleet's state is noted for the report.

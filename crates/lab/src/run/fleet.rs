@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use scheduling::SharedEvent;
 use simulator::{Output, OutputKind};
 
 use super::RunConfig;
@@ -109,6 +110,14 @@ impl Fleet {
                 self.events.plan(at, Event::Scrape { engine });
             }
         }
+        if let Some(sharing) = self.config.sharing.filter(|_| self.gateways.len() > 1) {
+            let count = self.gateways.len();
+            for (gateway, it) in self.gateways.iter_mut().enumerate() {
+                it.dispatcher.share(true);
+                let at = sharing.period * (gateway as f64 + 0.5) / count as f64;
+                self.events.plan(at, Event::Share { gateway });
+            }
+        }
     }
 
     fn happen(&mut self, event: Event) {
@@ -119,6 +128,8 @@ impl Fleet {
             Event::Answer { slot, answer } => self.answer(slot, answer),
             Event::Scrape { engine } => self.scrape(engine),
             Event::Page(page) => self.page(&page),
+            Event::Share { gateway } => self.share(gateway),
+            Event::Shared { gateway, events } => self.shared(gateway, &events),
             Event::Wake { gateway } => self.wake(gateway),
             Event::Sample => self.sample(),
         }
@@ -173,7 +184,39 @@ impl Fleet {
                 None => break,
             }
         }
+        let at_once = self.config.sharing.map(|it| it.at_once);
+        if at_once.is_some_and(|limit| self.gateways[gateway].dispatcher.unshared_seconds() > limit)
+        {
+            self.tell(gateway);
+        }
         self.arm(gateway);
+    }
+
+    /// A gateway tells the others what it did.
+    fn tell(&mut self, gateway: usize) {
+        let mut events = Vec::new();
+        self.gateways[gateway].dispatcher.shared(&mut events);
+        if !events.is_empty() {
+            let at = self.now + self.config.network_delay;
+            self.events.plan(at, Event::Shared { gateway, events });
+        }
+    }
+
+    fn share(&mut self, gateway: usize) {
+        self.tell(gateway);
+        if let Some(sharing) = self.config.sharing {
+            let next = self.now + sharing.period.max(1e-3);
+            self.events.plan(next, Event::Share { gateway });
+        }
+    }
+
+    fn shared(&mut self, from: usize, events: &[SharedEvent]) {
+        for gateway in (0..self.gateways.len()).filter(|&it| it != from) {
+            self.gateways[gateway]
+                .dispatcher
+                .hear(self.now, from, events);
+            self.poke(gateway);
+        }
     }
 
     fn place(&mut self, gateway: usize, job: u64, engine: u32) {

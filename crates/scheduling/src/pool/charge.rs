@@ -40,12 +40,40 @@ pub(super) struct Charge {
     due: Option<Time>,
     /// Expected seconds to the first token if nothing was pending before it.
     pub(super) alone: Option<f64>,
+    /// Its name in what siblings are told, if they are told of it.
+    pub(super) shared: Option<u64>,
+    /// Tokens that the answer had, once that is known.
+    pub(super) output: u32,
+}
+
+/// What a request is going to take, in tokens as engines count them.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Work {
+    pub(super) prompt: f64,
+    /// Of the prompt, what is believed cached.
+    pub(super) hit: f64,
+    /// The same as leading blocks.
+    pub(super) hit_blocks: u32,
+    /// Tokens of the answer that are charged at once, as the mean over its time, if nothing tells of them later.
+    pub(super) generated: f64,
+    /// No first token may be heard of: the end of the prefill is presumed.
+    pub(super) presumed: bool,
 }
 
 impl Charge {
     /// When the deepest idle block that it found cached was last used before.
     pub(super) fn found(&self) -> Option<u64> {
         self.pin.found
+    }
+
+    /// Tokens of its prompt.
+    pub(super) fn prompt_tokens(&self) -> u32 {
+        self.prompt.min(u64::from(u32::MAX)) as u32
+    }
+
+    /// Expected seconds of its prefill.
+    pub(super) fn prefill_seconds(&self) -> f64 {
+        self.pending_nanos as f64 * 1e-9
     }
 }
 
@@ -59,18 +87,38 @@ impl Pool {
         endpoint: EndpointId,
         hit_blocks: u32,
     ) -> Option<Charge> {
-        let inference = request.kind == RequestKind::Inference;
-        let tokens_per_block = self.tokens_per_block();
-        let prompt = if inference {
+        let prompt = if request.kind == RequestKind::Inference {
             f64::from(request.prompt_tokens) * self.learned.scale()
         } else {
             0.0
         };
-        let output = if request.streams {
-            0.0
-        } else {
-            self.learned.output(request.max_output_tokens) / 2.0
+        let output = self.learned.output(request.max_output_tokens);
+        let tokens_per_block = self.tokens_per_block();
+        let it = self.endpoint_mut(endpoint)?;
+        it.monitor.dispatched(now);
+        let work = Work {
+            prompt,
+            hit: f64::from(hit_blocks) * tokens_per_block * it.trust,
+            hit_blocks,
+            generated: if request.streams { 0.0 } else { output / 2.0 },
+            presumed: !request.streams,
         };
+        let mut charge = self.charge_work(now, ticket, request, endpoint, work)?;
+        self.tell_dispatched(request, &mut charge, output);
+        Some(charge)
+    }
+
+    /// Charges `endpoint` with a request that takes `work`, whoever sent it there.
+    pub(super) fn charge_work(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        request: &Request,
+        endpoint: EndpointId,
+        work: Work,
+    ) -> Option<Charge> {
+        let inference = request.kind == RequestKind::Inference;
+        let tokens_per_block = self.tokens_per_block();
         let index = endpoint.index();
         self.endpoint_mut(endpoint)?;
         let pin = if inference {
@@ -79,45 +127,46 @@ impl Pool {
             Pin::default()
         };
         let it = self.endpoint_mut(endpoint)?;
-        it.monitor.dispatched(now);
         it.depth.push(inference);
         let mut charge = Charge {
             endpoint,
             at: now,
             pin,
-            hit_blocks,
+            hit_blocks: work.hit_blocks,
             uncached: 0,
             pending_nanos: 0,
             tails: 0,
-            prompt: prompt as u64,
+            prompt: work.prompt as u64,
             generated: 0,
             // Without a prompt there is no prefill to wait for.
             started: !inference,
             due: None,
             alone: None,
+            shared: None,
+            output: 0,
         };
         if !inference {
             return Some(charge);
         }
         let c = it.coefficients();
-        let hit = f64::from(hit_blocks) * tokens_per_block * it.trust;
+        let Work { prompt, hit, .. } = work;
         let uncached = (prompt - hit).max(1.0);
-        let work = prefill_seconds(&c, uncached, prompt - uncached);
+        let prefill = prefill_seconds(&c, uncached, prompt - uncached);
         let chunks = (uncached / f64::from(it.profile.max_batched_tokens.max(1))).ceil();
-        charge.alone =
-            (it.depth.pending_nanos == 0 && it.depth.decoding == 0).then_some(work + chunks * c.c0);
+        charge.alone = (it.depth.pending_nanos == 0 && it.depth.decoding == 0)
+            .then_some(prefill + chunks * c.c0);
         charge.uncached = uncached as u64;
-        charge.pending_nanos = seconds(work).as_nanos() as u64;
+        charge.pending_nanos = seconds(prefill).as_nanos() as u64;
         charge.tails = (prompt - f64::from(pin.blocks) * tokens_per_block).max(0.0) as u64;
-        charge.generated = if request.streams { 0 } else { output as u64 };
+        charge.generated = work.generated as u64;
         // No later than what is pending takes: prompts that were done sooner than expected leave no backlog behind.
         let backlog = now + Duration::from_nanos(it.depth.pending_nanos);
         let begin = it.depth.busy_until.max(now).min(backlog);
         it.depth.pending_tokens += charge.uncached;
         it.depth.pending_nanos += charge.pending_nanos;
         let drag = c.a * f64::from(it.depth.decoding) + c.k_v * it.depth.context_tokens as f64;
-        it.depth.busy_until = begin + seconds(work + chunks * (c.c0 + drag));
-        charge.due = (!request.streams).then_some(it.depth.busy_until);
+        it.depth.busy_until = begin + seconds(prefill + chunks * (c.c0 + drag));
+        charge.due = work.presumed.then_some(it.depth.busy_until);
         it.space.tails += charge.tails;
         it.space.generated += charge.generated;
         if let Some(adapter) = request.adapter {
@@ -141,6 +190,7 @@ impl Pool {
         if let Some(due) = charge.due {
             self.presumed.remove(&(due, ticket));
         }
+        self.tell_released(charge, !forget);
         let Some(it) = self.endpoint_mut(charge.endpoint) else {
             return;
         };
@@ -176,6 +226,7 @@ impl Pool {
             return;
         }
         charge.started = true;
+        self.tell_first_token(charge);
         let Some(it) = self.endpoint_mut(charge.endpoint) else {
             return;
         };
@@ -220,15 +271,16 @@ impl Pool {
     pub(super) fn presume(&mut self, now: Time) {
         while let Some(&(due, ticket)) = self.presumed.first().filter(|(due, _)| *due <= now) {
             self.presumed.remove(&(due, ticket));
+            self.dirty = true;
             let Some(mut charge) = self
                 .flights
                 .get_mut(&ticket)
                 .and_then(|flight| flight.charge.take())
             else {
+                self.start_foreign(ticket);
                 continue;
             };
             self.start(&mut charge);
-            self.dirty = true;
             if let Some(flight) = self.flights.get_mut(&ticket) {
                 flight.charge = Some(charge);
             }

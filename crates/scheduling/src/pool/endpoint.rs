@@ -35,6 +35,8 @@ pub(super) struct Endpoint {
     pub(super) speed: f64,
     /// Share of predicted hits that it confirmed.
     pub(super) trust: f64,
+    /// Requests in flight that siblings sent here.
+    pub(super) foreign: u32,
     pub(super) last_dispatch: u64,
     pub(super) last_cold: u64,
     pub(super) last_scrape: Option<Time>,
@@ -54,6 +56,7 @@ impl Endpoint {
             draining: false,
             speed: 1.0,
             trust: 1.0,
+            foreign: 0,
             last_dispatch: 0,
             last_cold: 0,
             last_scrape: None,

@@ -10,6 +10,7 @@ mod decide;
 mod endpoint;
 mod observe;
 mod pass;
+mod sibling;
 mod view;
 
 pub use view::{EndpointView, Stats};
@@ -26,7 +27,7 @@ use crate::decision::Decision;
 use crate::event::Event;
 use crate::id::{EndpointId, Ticket};
 use crate::policy::{self, Policy};
-use crate::prefix::Index;
+use crate::prefix::{Hits, Index};
 use crate::profile::EndpointProfile;
 use crate::request::Request;
 use crate::time::Time;
@@ -34,6 +35,7 @@ use crate::time::Time;
 use charge::Flight;
 use decide::Scratch;
 use endpoint::{Endpoint, Tier};
+use sibling::Siblings;
 
 /// How much more than its endpoints hold the index remembers, so that it notices what all of them have forgotten.
 const GHOSTS: u64 = 4;
@@ -52,6 +54,8 @@ pub struct Pool {
     queue: Queue,
     turns: Turns,
     flights: FxHashMap<Ticket, Flight>,
+    siblings: Siblings,
+    siblings_hits: Hits,
     /// When the prefill of requests without a stream is presumed done.
     presumed: BTreeSet<(Time, Ticket)>,
     out: VecDeque<Decision>,
@@ -91,6 +95,8 @@ impl Pool {
             queue: Queue::default(),
             turns: Turns::default(),
             flights: FxHashMap::default(),
+            siblings: Siblings::default(),
+            siblings_hits: Hits::default(),
             presumed: BTreeSet::new(),
             out: VecDeque::new(),
             next_ticket: 0,
@@ -137,6 +143,7 @@ impl Pool {
     pub fn observe(&mut self, now: Time, event: Event<'_>) {
         self.now = self.now.max(now);
         self.presume(now);
+        self.miss_siblings(now);
         self.handle(now, event);
         // Tokens in mid-stream make an endpoint a little dearer, never open.
         self.dirty |= !matches!(event, Event::Progress { .. });
@@ -145,6 +152,7 @@ impl Pool {
     /// The next decision, if there is one to make now.
     pub fn next(&mut self, now: Time) -> Option<Decision> {
         self.now = self.now.max(now);
+        self.miss_siblings(now);
         if self.out.is_empty() {
             let due = self.wake.is_some_and(|wake| now >= wake);
             if !self.fresh.is_empty() || (self.dirty && !self.queue.is_empty()) || due {
@@ -182,6 +190,8 @@ impl Pool {
             queued: self.queue.len() + self.fresh.len(),
             queued_by_priority: self.queue.by_priority(),
             in_flight: self.flights.len(),
+            siblings: self.siblings.len(),
+            siblings_in_flight: self.siblings.in_flight(),
             index_blocks: self.index.blocks(),
             index_runs: self.index.runs(),
             index_bytes: self.index.bytes(),
@@ -201,6 +211,7 @@ impl Pool {
         Some(EndpointView {
             id,
             in_flight: it.depth.in_flight,
+            siblings_in_flight: it.foreign,
             decoding: it.depth.decoding,
             pending_tokens: it.depth.pending_tokens,
             pending_seconds: it.depth.pending_nanos as f64 * 1e-9,

@@ -57,6 +57,7 @@ impl Pool {
             } => self.failed(now, ticket, endpoint, kind),
             Event::Finished { ticket, usage, ok } => self.finished(ticket, usage, ok),
             Event::Abandoned { ticket } => self.abandoned(ticket),
+            Event::Sibling { sibling, event } => self.sibling(now, sibling, event),
         }
     }
 
@@ -203,19 +204,22 @@ impl Pool {
                 }
             });
         }
+        let counted = usage
+            .map(|usage| usage.completion_tokens)
+            .filter(|&tokens| tokens > 0);
+        let seen = if request.streams {
+            charge.generated.min(u64::from(u32::MAX)) as u32
+        } else {
+            0
+        };
+        charge.output = if ok { counted.unwrap_or(seen) } else { 0 };
         let forget = !ok && !charge.started;
         self.release(ticket, request, &charge, forget);
         if !ok || request.kind != RequestKind::Inference {
             return;
         }
-        let counted = usage
-            .map(|usage| usage.completion_tokens)
-            .filter(|&tokens| tokens > 0);
-        let seen = request
-            .streams
-            .then_some(charge.generated.min(u64::from(u32::MAX)) as u32);
-        if let Some(tokens) = counted.or(seen.filter(|&tokens| tokens > 0)) {
-            self.learned.finished(tokens);
+        if charge.output > 0 {
+            self.learned.finished(charge.output);
         }
         if let Some(usage) = usage {
             self.learned

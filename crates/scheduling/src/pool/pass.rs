@@ -258,7 +258,7 @@ impl Pool {
                 ]
             });
         let moments = endpoints
-            .chain([first, presumed])
+            .chain([first, presumed, self.siblings.wake_at()])
             .flatten()
             .filter(|&moment| moment > now);
         if self.queue.is_empty() {

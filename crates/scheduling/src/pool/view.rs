@@ -10,8 +10,10 @@ use crate::id::EndpointId;
 pub struct EndpointView {
     /// Which.
     pub id: EndpointId,
-    /// Our requests in flight there.
+    /// Requests in flight there, ours and those that siblings told of.
     pub in_flight: u32,
+    /// Those of them that are siblings'.
+    pub siblings_in_flight: u32,
     /// Those of them past their first token.
     pub decoding: u32,
     /// Prompt tokens still to compute there.
@@ -55,8 +57,12 @@ pub struct Stats {
     pub queued: usize,
     /// The same by priority, highest first.
     pub queued_by_priority: Vec<(i32, usize)>,
-    /// Requests in flight.
+    /// Our requests in flight.
     pub in_flight: usize,
+    /// Other gateways that told of themselves.
+    pub siblings: usize,
+    /// Their requests in flight, as far as they told.
+    pub siblings_in_flight: usize,
     /// Blocks in the prefix index, those that no endpoint holds any more included.
     pub index_blocks: usize,
     /// Distinct runs of blocks in it.
