@@ -18,7 +18,7 @@ use llm::StateKind;
 use parking_lot::Mutex;
 use routing::{PoolKey, PoolKind, PoolSpec};
 use rustc_hash::FxHashMap;
-use scheduling::{EndpointId, Event, Ticket, Time};
+use scheduling::{EndpointId, Event, EvictReason, Ticket, Time};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -65,6 +65,8 @@ pub(crate) struct Core {
     /// By dense index.
     pub(crate) book: Vec<Option<Arc<Endpoint>>>,
     waiters: FxHashMap<Ticket, oneshot::Sender<Outcome>>,
+    /// How to tell those in flight that may be ended for others.
+    pub(crate) evictable: FxHashMap<Ticket, oneshot::Sender<EvictReason>>,
     armed: Option<Time>,
     closed: bool,
 }
@@ -76,6 +78,14 @@ impl Core {
             .as_ref()
             .filter(|endpoint| endpoint.id == id)
     }
+
+    /// Tells a request in flight that it must end.
+    pub(super) fn evict(&mut self, ticket: Ticket, reason: EvictReason) {
+        if let Some(lease) = self.evictable.remove(&ticket) {
+            // A lease that is just ending needs no telling.
+            let _ = lease.send(reason);
+        }
+    }
 }
 
 impl Pool {
@@ -84,6 +94,7 @@ impl Pool {
             pool: scheduling::Pool::new(shared.options.scheduling.clone(), shared.options.seed),
             book: Vec::new(),
             waiters: FxHashMap::default(),
+            evictable: FxHashMap::default(),
             armed: None,
             closed: false,
         };
@@ -196,7 +207,9 @@ impl Pool {
         let mut result = None;
         while let Some(decision) = core.pool.next(now) {
             let ticket = decision.ticket();
-            let outcome = resolve(core, now, decision);
+            let Some(outcome) = resolve(core, now, decision) else {
+                continue;
+            };
             if Some(ticket) == own {
                 result = Some(outcome);
             } else if let Some(waiter) = core.waiters.remove(&ticket) {

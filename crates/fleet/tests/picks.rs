@@ -49,7 +49,7 @@ async fn narrow() -> (World, TcpListener) {
     let (listener, address) = silent().await;
     let mut options = quiet();
     options.scheduling.prefill_gate_tokens = 500;
-    options.scheduling.empty_wait = Duration::from_millis(200);
+    options.scheduling.flow.empty_ttl = Duration::from_millis(200);
     // Its probe waits for an answer all through the test.
     options.probe.timeout = Duration::from_secs(3600);
     let metrics = Metrics::new();

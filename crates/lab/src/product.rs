@@ -6,14 +6,14 @@
 //!
 //! Two things differ from a gateway's defaults, and both can be set: endpoints join with the profile of their engine
 //! known, since that is what a calibrated deployment has (`Knowledge`), and nobody is refused for having waited a
-//! minute, since a refusal would take the slowest answers out of the comparison (`config.queue_ttl`).
+//! minute, since a refusal would take the slowest answers out of the comparison (`config.flow.request_ttl`).
 
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use scheduling::{
-    AdapterKey, Coefficients, Config, Decision, EndpointId, EndpointProfile, Event, Load,
-    PolicyKind, Pool, Request, SharedEvent, SiblingId, Ticket, Time, Usage,
+    AdapterKey, Coefficients, Config, Decision, EndpointId, EndpointProfile, Event, FlowControl,
+    Load, PolicyKind, Pool, Request, SharedEvent, SiblingId, Ticket, Time, Usage,
 };
 use simulator::EngineConfig;
 
@@ -51,8 +51,11 @@ impl ProductConfig {
             pool: Config {
                 policy,
                 block_tokens: INDEX_BLOCK_TOKENS,
-                queue_ttl: Duration::from_secs(86_400),
-                queue_capacity: 1 << 20,
+                flow: FlowControl {
+                    request_ttl: Duration::from_secs(86_400),
+                    max_requests: 1 << 20,
+                    ..FlowControl::default()
+                },
                 ..Config::default()
             },
             knowledge: Knowledge::Given,
@@ -226,6 +229,8 @@ impl Dispatcher for Product {
                     self.by_ticket.remove(&ticket);
                     Placed::Shed { job }
                 }
+                // Only with `evict_running`, and then it runs to its end all the same: engines here cannot give up.
+                Decision::Evict { .. } => continue,
             });
         }
     }

@@ -170,9 +170,12 @@ fn scheduling_config(args: &ServeArgs) -> scheduling::Config {
     scheduling::Config {
         policy,
         max_waiting_per_endpoint: args.limits.max_waiting_per_endpoint,
-        queue_capacity: args.limits.queue_capacity,
-        queue_ttl: args.limits.queue_ttl,
-        empty_wait: args.limits.empty_pool_wait,
+        flow: scheduling::FlowControl {
+            max_requests: args.limits.queue_capacity,
+            request_ttl: args.limits.queue_ttl,
+            empty_ttl: args.limits.empty_pool_wait,
+            ..scheduling::FlowControl::default()
+        },
         ..scheduling::Config::default()
     }
 }

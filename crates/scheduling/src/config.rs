@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::criticality::FlowControl;
 use crate::health::HealthConfig;
 
 /// Which policy ranks the endpoints.
@@ -71,23 +72,14 @@ pub struct Config {
     /// An endpoint with more uncached prompt tokens than this still to compute is not open. One step of a default
     /// vLLM: enough to keep an engine busy, little enough that order and class still mean something.
     pub prefill_gate_tokens: u32,
+    /// Who waits, in which order, for how long, and who is refused.
+    pub flow: FlowControl,
     /// Bound of the prefix index, in blocks (about 8 bytes each plus some 200 bytes for each distinct run).
     pub index_blocks: usize,
-    /// Most requests that wait at a time.
-    pub queue_capacity: usize,
-    /// Longest wait of a request for an open endpoint.
-    pub queue_ttl: Duration,
-    /// How long a request waits for an endpoint when there is none.
-    pub empty_wait: Duration,
     /// Tokens in one block of a request's `prefix`.
     pub block_tokens: u32,
     /// The prices of the expected cost.
     pub prices: Prices,
-    /// How many waiting requests are looked at when capacity frees.
-    pub queue_window: usize,
-    /// A request that waited longer than this takes one dispatch in eight, whatever its class: the bound on
-    /// starvation under a constant stream of a higher class.
-    pub starvation_bound: Duration,
     /// A scraped value older than this is no longer believed.
     pub scrape_ttl: Duration,
     /// KV tokens of an endpoint that does not say how many it has (about an 8B model on an 80 GB card, halved).
@@ -104,14 +96,10 @@ impl Default for Config {
             policy: PolicyKind::ExpectedCost,
             max_waiting_per_endpoint: 5,
             prefill_gate_tokens: 8192,
+            flow: FlowControl::default(),
             index_blocks: 1 << 20,
-            queue_capacity: 4096,
-            queue_ttl: Duration::from_secs(60),
-            empty_wait: Duration::from_secs(5),
             block_tokens: 64,
             prices: Prices::default(),
-            queue_window: 32,
-            starvation_bound: Duration::from_secs(10),
             scrape_ttl: Duration::from_secs(5),
             default_kv_tokens: 200_000,
             default_output_tokens: 200,

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use crate::explain::Explanation;
 use crate::id::{EndpointId, Ticket};
 
-/// The one terminal decision of a request.
+/// What becomes of a request: one `Dispatch` or `Reject` each; after a `Dispatch` there may be one `Evict`.
 #[derive(Clone, Debug)]
 pub enum Decision {
     /// Send it.
@@ -34,13 +34,22 @@ pub enum Decision {
         /// When to come back.
         retry_after: Duration,
     },
+    /// End it, although it runs: its place is needed. It stays charged until `Finished` or `Abandoned`.
+    Evict {
+        /// Which request.
+        ticket: Ticket,
+        /// Why.
+        reason: EvictReason,
+    },
 }
 
 impl Decision {
     /// The request it is about.
     pub const fn ticket(&self) -> Ticket {
         match self {
-            Self::Dispatch { ticket, .. } | Self::Reject { ticket, .. } => *ticket,
+            Self::Dispatch { ticket, .. }
+            | Self::Reject { ticket, .. }
+            | Self::Evict { ticket, .. } => *ticket,
         }
     }
 }
@@ -72,6 +81,22 @@ impl RejectReason {
             Self::DeadlineUnreachable => "deadline_unreachable",
             Self::QueueTtl => "queue_ttl",
             Self::NoCandidate => "no_candidate",
+        }
+    }
+}
+
+/// Why a running request is ended.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum EvictReason {
+    /// Requests of a higher class wait for its place.
+    HigherPriority,
+}
+
+impl EvictReason {
+    /// The stable word for errors, metrics and logs.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::HigherPriority => "evicted",
         }
     }
 }

@@ -37,7 +37,8 @@ mod request;
 mod time;
 
 pub use config::{Config, PolicyKind, Prices};
-pub use decision::{Decision, RejectReason};
+pub use criticality::{Admission, Band, Fairness, FlowControl, Ordering};
+pub use decision::{Decision, EvictReason, RejectReason};
 pub use event::{Event, FailureKind, Load, Probe, SharedEvent, Usage};
 pub use explain::{Candidate, Explanation};
 pub use health::{Health, HealthConfig};

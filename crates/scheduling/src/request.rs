@@ -25,6 +25,19 @@ pub enum Candidates {
     All,
     /// Only to these. A hard limit: if none of them exists the request is rejected.
     Only(Arc<[EndpointId]>),
+    /// To these, in this order: somebody else has decided. The request is charged and dispatched at once, never queued
+    /// or refused for load; what is down gives way to those after it.
+    Ordered(Arc<[EndpointId]>),
+}
+
+impl Candidates {
+    /// The endpoints it is limited to.
+    pub fn named(&self) -> Option<&[EndpointId]> {
+        match self {
+            Self::All => None,
+            Self::Only(ids) | Self::Ordered(ids) => Some(ids),
+        }
+    }
 }
 
 /// One request.
@@ -39,6 +52,8 @@ pub struct Request {
     pub prompt_tokens: u32,
     /// Most tokens it may generate.
     pub max_output_tokens: Option<u32>,
+    /// Bytes of its body, for the bounds on what waits.
+    pub bytes: u64,
     /// Whether the answer streams, so that `Event::FirstToken` will come. Without it the end of the prefill is
     /// presumed from the cost model.
     pub streams: bool,

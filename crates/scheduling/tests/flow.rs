@@ -7,8 +7,8 @@ use scheduling::RejectReason::{
     DeadlineUnreachable, NoCandidate, NoReadyEndpoint, QueueFull, QueueTtl, SheddableSaturated,
 };
 use scheduling::{
-    Candidates, Config, Decision, EndpointId, EndpointProfile, Event, FailureKind, Health, Load,
-    Pool, Probe, Request, Ticket, Time,
+    Candidates, Config, Decision, EndpointId, EndpointProfile, Event, FailureKind, FlowControl,
+    Health, Load, Pool, Probe, Request, Ticket, Time,
 };
 use std::time::Duration;
 
@@ -150,7 +150,10 @@ fn a_warm_endpoint_is_waited_for_only_as_long_as_it_is_worth() {
 fn the_queue_is_bounded_and_a_higher_class_takes_the_youngest_of_the_lowest() {
     let (mut pool, _) = closed(
         Config {
-            queue_capacity: 3,
+            flow: FlowControl {
+                max_requests: 3,
+                ..FlowControl::default()
+            },
             ..Config::default()
         },
         1,

@@ -9,7 +9,7 @@ use common::prompt;
 use proptest::prelude::*;
 use scheduling::{
     AdapterKey, Candidates, Config, Decision, EndpointId, EndpointProfile, Event, FailureKind,
-    Health, Load, PolicyKind, Pool, Probe, Request, RequestKind, Ticket, Time, Usage,
+    FlowControl, Health, Load, PolicyKind, Pool, Probe, Request, RequestKind, Ticket, Time, Usage,
 };
 
 #[derive(Clone, Debug)]
@@ -125,10 +125,13 @@ impl World {
     fn new(policy: PolicyKind, seed: u64) -> Self {
         let config = Config {
             policy,
-            queue_capacity: 8,
+            flow: FlowControl {
+                max_requests: 8,
+                request_ttl: Duration::from_secs(20),
+                starvation_bound: Duration::from_secs(2),
+                ..FlowControl::default()
+            },
             index_blocks: 600,
-            queue_ttl: Duration::from_secs(20),
-            starvation_bound: Duration::from_secs(2),
             ..Config::default()
         };
         Self {
@@ -374,10 +377,8 @@ impl World {
                 let view = self.pool.endpoint(id).expect("never one that left");
                 assert_ne!(view.health, Health::Dead);
                 assert!(!request.exclude.contains(&id));
-                let allowed = |id: &EndpointId| match &request.candidates {
-                    Candidates::All => true,
-                    Candidates::Only(list) => list.contains(id),
-                };
+                let named = request.candidates.named();
+                let allowed = |id: &EndpointId| named.is_none_or(|list| list.contains(id));
                 assert!(allowed(&id), "never outside the candidates");
                 let other = healthy
                     .iter()

@@ -28,12 +28,16 @@ pub struct PickRequest<'a> {
     pub max_output_tokens: Option<u32>,
     /// Whether the answer streams, so that [`Lease::first_token`] will tell when its prefill is over.
     pub streams: bool,
+    /// Bytes of its body, which is held in memory while it waits.
+    pub bytes: u64,
     /// Class.
     pub priority: i32,
     /// Whom it belongs to, for fairness within a class.
     pub flow: u64,
     /// It must go there: the server holds what it refers to.
     pub pinned: Option<Arc<Endpoint>>,
+    /// Somebody else has decided: these servers, in this order. It is only charged here, at once. Empty: nobody has.
+    pub decided: &'a [Arc<Endpoint>],
     /// It should go there: session affinity.
     pub preferred: Option<Arc<Endpoint>>,
     /// Time from now after which its first token is worthless.
@@ -52,9 +56,11 @@ impl Default for PickRequest<'_> {
             prompt_tokens: 0,
             max_output_tokens: None,
             streams: false,
+            bytes: 0,
             priority: 0,
             flow: 0,
             pinned: None,
+            decided: &[],
             preferred: None,
             deadline: None,
             explain: false,
@@ -106,7 +112,9 @@ impl Pool {
             Outcome::Granted(grant) => {
                 let took = began.elapsed().saturating_sub(grant.queued);
                 let ratio = f64::from(grant.hit_tokens) / f64::from(request.prompt_tokens.max(1));
-                self.shared.metrics.decided(took, Some(ratio));
+                if request.decided.is_empty() {
+                    self.shared.metrics.decided(took, Some(ratio));
+                }
                 Ok(self.lease(ticket, grant, &request))
             }
             Outcome::Rejected(rejection) => {
@@ -124,6 +132,9 @@ impl Pool {
         let catalog = self.catalog.load();
         let entry = request.model.and_then(|model| catalog.get(model));
         let candidates = match (&request.pinned, entry) {
+            _ if !request.decided.is_empty() => {
+                Candidates::Ordered(request.decided.iter().map(|it| it.id).collect())
+            }
             (Some(pinned), _) => Candidates::Only(Arc::from([pinned.id])),
             (None, Some(entry)) => Candidates::Only(entry.servers.clone()),
             (None, None) => Candidates::All,
@@ -133,6 +144,7 @@ impl Pool {
             prefix: request.prefix.clone(),
             prompt_tokens: request.prompt_tokens,
             max_output_tokens: request.max_output_tokens,
+            bytes: request.bytes,
             streams: request.streams,
             priority: request.priority,
             flow: request.flow,
@@ -203,16 +215,21 @@ impl Pool {
     }
 }
 
-pub(super) fn resolve(core: &mut Core, now: Time, decision: Decision) -> Outcome {
+/// What a decision means for the request that waits for it; `None` if it is about one in flight.
+pub(super) fn resolve(core: &mut Core, now: Time, decision: Decision) -> Option<Outcome> {
     match decision {
+        Decision::Evict { ticket, reason } => {
+            core.evict(ticket, reason);
+            None
+        }
         Decision::Reject {
             reason,
             retry_after,
             ..
-        } => Outcome::Rejected(Rejection {
+        } => Some(Outcome::Rejected(Rejection {
             reason,
             retry_after,
-        }),
+        })),
         Decision::Dispatch {
             ticket,
             endpoints,
@@ -228,10 +245,10 @@ pub(super) fn resolve(core: &mut Core, now: Time, decision: Decision) -> Outcome
             if found.is_empty() {
                 core.pool.observe(now, Event::Abandoned { ticket });
                 let reason = RejectReason::NoReadyEndpoint;
-                return Outcome::Rejected(Rejection {
+                return Some(Outcome::Rejected(Rejection {
                     reason,
                     retry_after: Duration::from_secs(1),
-                });
+                }));
             }
             let name = |id| {
                 core.endpoint(id)
@@ -245,13 +262,13 @@ pub(super) fn resolve(core: &mut Core, now: Time, decision: Decision) -> Outcome
                     ..RecordedDecision::new(*explanation, name)
                 })
             });
-            Outcome::Granted(Grant {
+            Some(Outcome::Granted(Grant {
                 endpoints: found,
                 explanation,
                 queued,
                 predicted_ttft,
                 hit_tokens,
-            })
+            }))
         }
     }
 }

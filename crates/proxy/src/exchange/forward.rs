@@ -82,12 +82,14 @@ pub(crate) async fn pick(
             prompt_tokens: wanted.prompt_tokens,
             max_output_tokens: wanted.max_output_tokens,
             streams: wanted.streams,
+            bytes: exchange.request.bytes,
             priority: wanted.priority,
             flow: flow(exchange),
             pinned: wanted.pinned,
             preferred,
             deadline: wanted.deadline,
             explain: exchange.explain,
+            ..PickRequest::default()
         })
         .await
         .map_err(Refusal::Rejected)?;

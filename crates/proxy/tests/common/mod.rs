@@ -147,7 +147,7 @@ impl Gateway {
             learn_models,
             ..FleetOptions::default()
         };
-        options_of_fleet.scheduling.empty_wait = Duration::from_millis(200);
+        options_of_fleet.scheduling.flow.empty_ttl = Duration::from_millis(200);
         let fleet = Fleet::new(options_of_fleet, metrics.clone());
         fleet.apply(plan.pools.values());
         fleet.learned(Duration::from_secs(5)).await;

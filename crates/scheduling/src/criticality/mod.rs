@@ -16,10 +16,12 @@
 //! class; otherwise it is refused itself.
 
 mod queue;
+mod settings;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use queue::{Queue, Waiting};
+pub use settings::{Admission, Band, Fairness, FlowControl, Ordering};
 
 /// Of this many dispatches one goes to the longest waiting, if that is over the starvation bound.
 const AGED_SHARE: u32 = 8;

@@ -94,6 +94,16 @@ impl Ranking {
         self.order.extend(best.iter().map(|(_, at)| *at));
     }
 
+    /// Takes over an order that somebody else has made.
+    pub(crate) fn follow(&mut self, ids: &[EndpointId], candidates: &[Facts]) {
+        self.order.clear();
+        for id in ids {
+            let at = candidates.iter().position(|it| it.endpoint == *id);
+            self.order.extend(at.filter(|at| !self.order.contains(at)));
+        }
+        self.reason = "decided outside";
+    }
+
     /// Puts one candidate first, the others keep their order.
     pub fn put_first(&mut self, candidate: usize) {
         self.order.retain(|at| *at != candidate);

@@ -98,6 +98,9 @@ impl Pool {
         let request = &*waiting.request;
         let tier = match self.best_tier(now, request) {
             Ok(Some(tier)) => tier,
+            Ok(None) if matches!(request.candidates, Candidates::Ordered(_)) => {
+                return Verdict::Reject(RejectReason::NoCandidate);
+            }
             Ok(None) => return Verdict::Nobody,
             Err(reason) => return Verdict::Reject(reason),
         };
@@ -135,6 +138,15 @@ impl Pool {
         let Some(&first) = ranking.order.first() else {
             return Verdict::Nobody;
         };
+        if let Candidates::Ordered(ids) = &request.candidates {
+            ranking.follow(ids, facts);
+            let mut choice = self.choice(&situation, ranking, hits, by_load);
+            choice.at_once = true;
+            if request.explain {
+                choice.explanation = Some(self.explain(&situation, ranking, policy, first));
+            }
+            return Verdict::Go(Box::new(choice));
+        }
 
         let any_open = by_load || facts.iter().any(|it| it.open);
         if !any_open && sheddable(request.priority) {
@@ -175,12 +187,12 @@ impl Pool {
                 endpoint.tier(now)
             }
         };
-        match &request.candidates {
-            Candidates::All => Ok(self.ids().filter_map(tier).min()),
-            Candidates::Only(ids) if ids.iter().any(|&id| self.endpoint_ref(id).is_some()) => {
+        match request.candidates.named() {
+            None => Ok(self.ids().filter_map(tier).min()),
+            Some(ids) if ids.iter().any(|&id| self.endpoint_ref(id).is_some()) => {
                 Ok(ids.iter().copied().filter_map(tier).min())
             }
-            Candidates::Only(_) => Err(RejectReason::NoCandidate),
+            Some(_) => Err(RejectReason::NoCandidate),
         }
     }
 
@@ -193,10 +205,10 @@ impl Pool {
         tier: Tier,
     ) -> Option<&'static str> {
         let endpoint = self.endpoint_ref(id)?;
-        let named = match &request.candidates {
-            Candidates::All => true,
-            Candidates::Only(ids) => ids.contains(&id),
-        };
+        let named = request
+            .candidates
+            .named()
+            .is_none_or(|ids| ids.contains(&id));
         match endpoint.tier(now) {
             _ if !named => Some("not_a_candidate"),
             _ if request.exclude.contains(&id) => Some("already_tried"),
@@ -408,7 +420,8 @@ impl Pool {
         if ready == 0 {
             return self
                 .config
-                .empty_wait
+                .flow
+                .empty_ttl
                 .clamp(Duration::from_secs(1), Duration::from_secs(60));
         }
         seconds((soonest + self.queue.seconds() / f64::from(ready)).clamp(1.0, 60.0))

@@ -24,7 +24,7 @@ impl Pool {
     pub(super) fn pass(&mut self, now: Time) {
         self.presume(now);
         self.expire(now);
-        let few = self.queue.len() <= self.config.queue_window;
+        let few = self.queue.len() <= self.config.flow.window;
         let alone = self.fresh.len() == 1 && (self.queue.is_empty() || (few && !self.dirty));
         let scan = self.dirty || !(self.fresh.is_empty() || alone);
         self.scratch.shadow.clear();
@@ -40,7 +40,7 @@ impl Pool {
         if scan && !self.queue.is_empty() {
             self.scan(now);
         }
-        while self.queue.len() > self.config.queue_capacity {
+        while self.queue.len() > self.config.flow.max_requests {
             let Some((_, ticket)) = self.queue.least() else {
                 break;
             };
@@ -83,7 +83,7 @@ impl Pool {
             }
             after = Some(place);
             looked += usize::from(!self.judge_waiting(now, place.ticket, false));
-            if looked >= self.config.queue_window {
+            if looked >= self.config.flow.window {
                 return;
             }
         }
@@ -91,7 +91,7 @@ impl Pool {
 
     /// The longest waiting go first, if they wait for too long.
     fn dispatch_aged(&mut self, now: Time) -> bool {
-        let bound = self.config.starvation_bound;
+        let bound = self.config.flow.starvation_bound;
         let aged: Vec<Ticket> = self
             .queue
             .by_age()
@@ -125,7 +125,7 @@ impl Pool {
             }
             Verdict::Nobody => {
                 let since = waiting.nobody_since.unwrap_or(now);
-                if now >= since + self.config.empty_wait {
+                if now >= since + self.config.flow.empty_ttl {
                     self.reject_waiting(now, ticket, RejectReason::NoReadyEndpoint);
                 } else if let Some(waiting) = self.queue.get_mut(ticket) {
                     waiting.nobody_since = Some(since);
@@ -211,7 +211,7 @@ impl Pool {
                 .is_some_and(|deadline| now >= deadline)
             {
                 self.reject_waiting(now, ticket, RejectReason::DeadlineUnreachable);
-            } else if now >= waiting.arrived + self.config.queue_ttl {
+            } else if now >= waiting.arrived + self.config.flow.request_ttl {
                 self.reject_waiting(now, ticket, RejectReason::QueueTtl);
             } else if waiting.nobody_since.is_some() {
                 self.judge_waiting(now, ticket, true);
@@ -228,11 +228,11 @@ impl Pool {
             return;
         };
         let moments = [
-            Some(waiting.arrived + self.config.queue_ttl),
+            Some(waiting.arrived + self.config.flow.request_ttl),
             waiting.request.deadline,
             waiting
                 .nobody_since
-                .map(|since| since + self.config.empty_wait),
+                .map(|since| since + self.config.flow.empty_ttl),
             waiting.patient_until,
         ];
         let next = moments

@@ -71,7 +71,7 @@ pub(crate) fn winners(decisions: &[Decision]) -> BTreeMap<Ticket, EndpointId> {
             Decision::Dispatch {
                 ticket, endpoints, ..
             } => Some((*ticket, endpoints[0])),
-            Decision::Reject { .. } => None,
+            _ => None,
         })
         .collect()
 }
@@ -81,7 +81,7 @@ pub(crate) fn rejected(decisions: &[Decision]) -> Vec<(Ticket, RejectReason)> {
         .iter()
         .filter_map(|decision| match decision {
             Decision::Reject { ticket, reason, .. } => Some((*ticket, *reason)),
-            Decision::Dispatch { .. } => None,
+            _ => None,
         })
         .collect()
 }

@@ -1,0 +1,116 @@
+//! Settings of flow control.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What happens to a request that cannot go at once.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub enum Admission {
+    /// It waits here, in order. The default.
+    #[default]
+    Queue,
+    /// It goes all the same, into the engine's own queue; only negative priorities are refused while the pool is
+    /// saturated. This is what the Go endpoint picker does unless its flow control is switched on.
+    Immediate,
+}
+
+/// How the flows of one band share its dispatches.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub enum Fairness {
+    /// Equal uncached tokens to each flow that waits (deficit round robin). The default.
+    #[default]
+    Deficit,
+    /// Equal numbers of requests.
+    RoundRobin,
+    /// None: one order for all, whoever asks.
+    Strict,
+}
+
+/// The order within a flow, and of all flows when there is no fairness between them.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub enum Ordering {
+    /// Short work first, with ageing; those with a deadline by the time that is left. The default.
+    #[default]
+    ShortestFirst,
+    /// First come first served.
+    Fcfs,
+    /// Earliest deadline first; those without a deadline after them, as they came.
+    Deadline,
+}
+
+/// Settings of one band: all requests of one priority. What is `None` is as in [`FlowControl::default_band`], and what
+/// is `None` there is without a limit of its own, or as in [`FlowControl`].
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Band {
+    /// Most requests that wait.
+    pub max_requests: Option<usize>,
+    /// Most bytes of bodies that wait.
+    pub max_bytes: Option<u64>,
+    /// Longest wait to expect: a request that would have to wait longer is refused at once.
+    pub max_wait: Option<Duration>,
+    /// Longest wait.
+    pub ttl: Option<Duration>,
+    /// How its flows share.
+    pub fairness: Option<Fairness>,
+    /// The order within a flow.
+    pub ordering: Option<Ordering>,
+    /// Saturation of the pool, 0 to 1, from which on requests of this band are held back. 1 holds nothing back: then
+    /// only the endpoints themselves say when they are full.
+    pub ceiling: Option<f64>,
+}
+
+/// Settings of flow control. Every default is argued where it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct FlowControl {
+    /// What happens to a request that cannot go at once.
+    pub admission: Admission,
+    /// Most requests that wait, in all bands.
+    pub max_requests: usize,
+    /// Most bytes of bodies that wait, in all bands: they are held in memory.
+    pub max_bytes: u64,
+    /// Longest wait to expect, in all bands.
+    pub max_wait: Option<Duration>,
+    /// Bands that are not in `bands` are like this one.
+    pub default_band: Band,
+    /// Bands by priority. Any other priority gets its band when it is first seen.
+    pub bands: BTreeMap<i32, Band>,
+    /// Longest wait of a request for an open endpoint.
+    pub request_ttl: Duration,
+    /// How long a request waits for an endpoint when there is none. Each time the pool becomes empty, or is no longer,
+    /// the wait begins anew.
+    pub empty_ttl: Duration,
+    /// How the flows of a band share.
+    pub fairness: Fairness,
+    /// The order within a flow.
+    pub ordering: Ordering,
+    /// A request that waited longer than this takes one dispatch in eight, whatever its class: the bound on
+    /// starvation under a constant stream of a higher class.
+    pub starvation_bound: Duration,
+    /// How many waiting requests are looked at when capacity frees.
+    pub window: usize,
+    /// Whether requests of negative priority that already run may be ended for higher ones that wait.
+    pub evict_running: bool,
+}
+
+impl Default for FlowControl {
+    fn default() -> Self {
+        Self {
+            admission: Admission::Queue,
+            max_requests: 4096,
+            // 4096 prompts of a quarter MiB, which is some 60,000 tokens each.
+            max_bytes: 1 << 30,
+            max_wait: None,
+            default_band: Band::default(),
+            bands: BTreeMap::new(),
+            // As long as the Go endpoint picker's `defaultRequestTTL`.
+            request_ttl: Duration::from_secs(60),
+            empty_ttl: Duration::from_secs(5),
+            fairness: Fairness::Deficit,
+            ordering: Ordering::ShortestFirst,
+            starvation_bound: Duration::from_secs(10),
+            window: 32,
+            // Ending what runs throws its work away.
+            evict_running: false,
+        }
+    }
+}
