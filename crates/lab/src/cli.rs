@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+mod goals;
+
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use parking_lot::Mutex;
@@ -26,6 +28,8 @@ pub enum LabCommand {
     Compare(CompareArgs),
     /// What a pooled server would reach, and the load up to which its p90 stays within a limit.
     Bound(BoundArgs),
+    /// Measure and judge all goals of placement; prints the table.
+    Goals(GoalsArgs),
     /// Write the report page from results.
     Report(ReportArgs),
     /// List policies and workloads.
@@ -156,6 +160,26 @@ pub struct BoundArgs {
     conditions: Conditions,
 }
 
+/// The goals.
+#[derive(Debug, Args)]
+pub struct GoalsArgs {
+    /// Fewer cells, policies and seeds: minutes instead of half an hour.
+    #[arg(long)]
+    small: bool,
+    /// Exit with 1 when a goal that noise does not touch is missed by far.
+    #[arg(long)]
+    gate: bool,
+    /// Folder with trace files; without, look-alikes take their place.
+    #[arg(long, env = "POINTSMAN_TRACES")]
+    traces: Option<PathBuf>,
+    /// Threads; all cores if not given.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Folder for goals.json, goals.csv, goals.md, results.json, summary.csv and report.html.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
 /// The report.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
@@ -236,6 +260,7 @@ pub fn main(command: LabCommand) -> anyhow::Result<()> {
         LabCommand::Run(args) => run(&args),
         LabCommand::Compare(args) => compare_all(args),
         LabCommand::Bound(args) => bounds(&args),
+        LabCommand::Goals(args) => goals::run(&args),
         LabCommand::Report(args) => {
             let results = Results::read(&args.folder)?;
             let path = args.out.unwrap_or_else(|| args.folder.join("report.html"));
@@ -298,12 +323,10 @@ fn compare_all(args: CompareArgs) -> anyhow::Result<()> {
     if plan.policies.is_empty() {
         plan.policies = Builtin::policies().map(str::to_owned).collect();
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = args.threads.unwrap_or(cores);
     let results = compare(
         &plan,
         &args.conditions.catalog(),
-        threads,
+        threads(args.threads),
         &show(&Mutex::new(0)),
     )?;
     results.write(&args.out)?;
@@ -319,8 +342,7 @@ fn bounds(args: &BoundArgs) -> anyhow::Result<()> {
         .plan(workloads, args.loads.clone(), seeds.clone());
     plan.bound = true;
     let catalog = args.conditions.catalog();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let results = compare(&plan, &catalog, cores, &show(&Mutex::new(0)))?;
+    let results = compare(&plan, &catalog, threads(None), &show(&Mutex::new(0)))?;
     print(&report::text(&results))?;
     if let Some(folder) = &args.out {
         results.write(folder)?;
@@ -336,6 +358,12 @@ fn bounds(args: &BoundArgs) -> anyhow::Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// As many threads as asked for, else as there are cores.
+fn threads(asked: Option<usize>) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    asked.unwrap_or_else(cores).max(1)
 }
 
 /// A line on standard error that tells how far a comparison is; `width` is that of the last one.

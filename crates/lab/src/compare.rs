@@ -7,10 +7,8 @@
 mod catalog;
 mod results;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 pub use catalog::{Builtin, Catalog, Setting};
@@ -21,7 +19,7 @@ use crate::bound::{self, Order};
 use crate::fleet::Adjustment;
 use crate::product::Knowledge;
 use crate::stats::{Slo, Summary};
-use crate::{Dispatcher, LabError, RunConfig, RunOutcome, Scrape, Sharing, fleet, run};
+use crate::{Dispatcher, LabError, RunConfig, RunOutcome, Scrape, Sharing, fleet, parallel, run};
 
 /// Names of the pooled server's rows among the policies.
 pub const BOUNDS: [(&str, Order); 2] = [("bound-fcfs", Order::Fcfs), ("bound-sjf", Order::Sjf)];
@@ -292,49 +290,30 @@ pub fn compare(
             "nothing to compare: policies, workloads, loads and seeds are all needed",
         ));
     }
-    let mut order: Vec<usize> = (0..cells.len()).collect();
-    order.sort_by(|a, b| cells[*b].load.total_cmp(&cells[*a].load));
     let began = Instant::now();
-    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let results: Mutex<Vec<Option<CellResult>>> = Mutex::new(vec![None; cells.len()]);
-    let failure: Mutex<Option<LabError>> = Mutex::new(None);
-    let work = || {
-        while let Some(&at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let cell = &cells[at];
-            match plan.run(catalog, cell) {
-                Ok(outcome) => {
-                    let keep = plan.seeds.first() == Some(&cell.seed);
-                    let result = CellResult::of(&outcome, plan.slo, keep);
-                    results.lock()[at] = Some(result);
-                }
-                Err(error) => {
-                    next.store(cells.len(), Ordering::Relaxed);
-                    failure.lock().get_or_insert(error);
-                    return;
-                }
-            }
-            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-            let (total, seconds) = (cells.len(), began.elapsed().as_secs_f64());
+    let results = parallel::map(
+        threads,
+        &cells,
+        |a, b| b.load.total_cmp(&a.load),
+        |cell| {
+            let outcome = plan.run(catalog, cell)?;
+            let keep = plan.seeds.first() == Some(&cell.seed);
+            Ok::<_, LabError>(CellResult::of(&outcome, plan.slo, keep))
+        },
+        |cell, done| {
             progress(Progress {
                 done,
-                total,
+                total: cells.len(),
                 cell,
-                seconds,
+                seconds: began.elapsed().as_secs_f64(),
             });
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(work);
-        }
-        work();
-    });
-    if let Some(error) = failure.into_inner() {
-        return Err(error);
-    }
-    let cells = results.into_inner().into_iter().flatten().collect();
+        },
+    )?;
     let manifest = Manifest::of(plan, catalog, began.elapsed().as_secs_f64())?;
-    Ok(Results { manifest, cells })
+    Ok(Results {
+        manifest,
+        cells: results,
+    })
 }
 
 /// The seconds to first token, at a quantile of the pooled server's better order.

@@ -1,0 +1,121 @@
+//! G5 and G7: classes at overload, no preemptions, adapters, engines of unlike speed, tenants.
+
+use crate::LabError;
+use crate::goals::cells::{GAIE, OURS, Scope};
+use crate::goals::desk::{Condition, Desk, Place, p90, ratio};
+use crate::goals::judge::placement::published;
+use crate::goals::verdict::{Limit, Unit, Verdict};
+use crate::stats::{Interval, Summary};
+
+/// A fleet whose KV space is taken to this share on average counts as saturated.
+const SATURATED: f64 = 0.8;
+/// Twice what the fleet of `classes` can do.
+const OVERLOAD: f64 = 120.0;
+
+/// G5.
+pub(super) fn overload(
+    desk: &mut Desk<'_>,
+    scope: &Scope,
+    usual: &Condition,
+    matrix: &[Place],
+) -> Result<Vec<Verdict>, LabError> {
+    Ok(vec![
+        preemptions(desk, scope, usual, matrix),
+        critical(desk, scope, usual)?,
+    ])
+}
+
+fn preemptions(desk: &Desk<'_>, scope: &Scope, usual: &Condition, matrix: &[Place]) -> Verdict {
+    let mut verdict = Verdict::new(
+        "G5",
+        "preemptions in a run below KV saturation, worst cell",
+        Limit::AtMost(0.0),
+        Unit::Count,
+    );
+    let (mut cells, mut most_theirs) = (0, 0.0_f64);
+    for place in matrix {
+        let of = |policy: &str, value: fn(&Summary) -> f64| {
+            Interval::of(desk.values(usual, policy, place, value).into_values())
+        };
+        if of(OURS, |it| it.kv_usage).median >= SATURATED {
+            continue;
+        }
+        cells += 1;
+        let own = of(OURS, |it| it.preemptions as f64);
+        if verdict.measured.is_none_or(|it| own.median > it.median) {
+            verdict.measured = Some(own);
+            verdict.note = format!("worst: {}", place.name());
+        }
+        if let Some(best) = desk.best(usual, scope.field(), place) {
+            most_theirs = most_theirs.max(of(best, |it| it.preemptions as f64).median);
+        }
+    }
+    verdict.note.push_str(&format!(
+        "; {cells} cells with less than {:.0} % of the KV space taken; the best published of each: up to {most_theirs}",
+        SATURATED * 100.0
+    ));
+    verdict
+}
+
+/// Critical requests at twice what the fleet can do, by themselves alone.
+fn critical(desk: &mut Desk<'_>, scope: &Scope, usual: &Condition) -> Result<Verdict, LabError> {
+    let mixed = [Place::new("classes", OVERLOAD, "2x overload")];
+    let alone = [Place::new("classes/critical", OVERLOAD, "alone")];
+    desk.run("overload", usual, &[OURS, GAIE], &mixed, &scope.seeds)?;
+    desk.run("overload", usual, &[OURS, GAIE], &alone, &scope.seeds)?;
+    let mut verdict = Verdict::new(
+        "G5",
+        "critical p90 TTFT at 2x overload / critical requests alone",
+        Limit::AtMost(1.10),
+        Unit::Times,
+    );
+    let of_class = |it: &Summary| {
+        let class = it.classes.iter().find(|it| it.priority > 0);
+        class.map_or(f64::NAN, |it| it.ttft.p90)
+    };
+    let isolated = desk.values(usual, OURS, &alone[0], p90);
+    verdict.measured = ratio(&desk.values(usual, OURS, &mixed[0], of_class), &isolated);
+    let theirs = ratio(&desk.values(usual, GAIE, &mixed[0], of_class), &isolated);
+    verdict.published = theirs.map(|it| published(GAIE, it));
+    verdict.note = format!("alone {:.3} s", Interval::of(isolated.into_values()).median);
+    Ok(verdict)
+}
+
+/// G7.
+pub(super) fn unlike(
+    desk: &mut Desk<'_>,
+    scope: &Scope,
+    usual: &Condition,
+) -> Result<Vec<Verdict>, LabError> {
+    Ok(vec![adapters(desk, scope, usual)?])
+}
+
+/// Adapters: against GAIE as it ships and against GAIE with its adapter scorer.
+fn adapters(desk: &mut Desk<'_>, scope: &Scope, usual: &Condition) -> Result<Verdict, LabError> {
+    let places = [Place::new("lora", 200.0, "200 QPS")];
+    let rivals = [GAIE, "gaie-lora"];
+    let all = [OURS, rivals[0], rivals[1]];
+    desk.run("adapters", usual, &all, &places, &scope.seeds)?;
+    let mut verdict = Verdict::new(
+        "G7",
+        "multi-LoRA mix: p90 TTFT / GAIE, the better of its default and its adapter scorer",
+        Limit::AtMost(0.80),
+        Unit::Times,
+    );
+    let of = |policy: &str| desk.values(usual, policy, &places[0], p90);
+    let better = desk.best(usual, &rivals, &places[0]).unwrap_or(GAIE);
+    verdict.measured = ratio(&of(OURS), &of(better));
+    verdict.published = desk
+        .best(usual, scope.field(), &places[0])
+        .and_then(|best| {
+            let value = ratio(&of(best), &of(better))?;
+            Some(published(best, value))
+        });
+    verdict.note = format!(
+        "p90 {:.3} s against {:.3} s of {better} and {:.3} s of {GAIE}",
+        desk.p90(usual, OURS, &places[0]),
+        desk.p90(usual, better, &places[0]),
+        desk.p90(usual, GAIE, &places[0])
+    );
+    Ok(verdict)
+}
