@@ -5,6 +5,7 @@
 //!
 //! [`proto`] holds the protocol's types, generated from cut-down definitions that are the same on the wire.
 
+pub mod client;
 pub mod codec;
 pub mod metadata;
 pub mod proto;

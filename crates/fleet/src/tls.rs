@@ -91,7 +91,11 @@ impl TlsConfigs {
     }
 }
 
-fn roots(verify: &Verify) -> Result<RootCertStore, Error> {
+/// Certificates to verify a server against.
+///
+/// # Errors
+/// There are none, or the PEM is broken.
+pub fn roots(verify: &Verify) -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
     match verify {
         Verify::System => {

@@ -6,12 +6,14 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
+use super::Failure;
 use super::message::{self, RequestHead};
 use super::request::{Pick, RequestHalf, pieces};
 use super::response::{Event, ResponseHalf, Shown};
-use super::Failure;
 use crate::proto::ext_proc::processing_response::Response as Part;
-use crate::proto::ext_proc::{HeaderMutation, ImmediateResponse, ProcessingRequest, ProcessingResponse};
+use crate::proto::ext_proc::{
+    HeaderMutation, ImmediateResponse, ProcessingRequest, ProcessingResponse,
+};
 use crate::proto::mode::ProcessingMode;
 use crate::proto::mode::processing_mode::{BodySendMode, HeaderSendMode};
 
@@ -42,7 +44,9 @@ impl Immediate {
             .ok()
             .filter(|code| (200..600).contains(code))
             .and_then(|code| StatusCode::from_u16(code).ok())
-            .ok_or(Failure::Malformed("an immediate response without a usable status"))?;
+            .ok_or(Failure::Malformed(
+                "an immediate response without a usable status",
+            ))?;
         Ok(Self {
             status,
             headers: reply.headers,
@@ -133,7 +137,8 @@ impl Call {
             Some(Part::ResponseBody(reply)) => self.response.body(reply.response)?,
             Some(Part::ResponseTrailers(reply)) => self.response.trailers(reply.header_mutation),
             // Late words about a request that is on its way, about trailers that were not sent, or about nothing.
-            Some(Part::RequestHeaders(_) | Part::RequestBody(_) | Part::RequestTrailers(_)) | None => {}
+            Some(Part::RequestHeaders(_) | Part::RequestBody(_) | Part::RequestTrailers(_))
+            | None => {}
         }
         self.decide()
     }
@@ -201,7 +206,8 @@ impl Call {
         served: Option<SocketAddr>,
     ) {
         self.stage = Stage::Answering;
-        self.response.answer_head(status, headers, end, served, &mut self.out);
+        self.response
+            .answer_head(status, headers, end, served, &mut self.out);
     }
 
     /// A piece of the server's body. `end`: it is the last.

@@ -51,18 +51,24 @@ pub(super) fn request_headers(
         .iter()
         .map(|(name, value)| field(name, value.as_bytes()))
         .collect();
-    let others = head.headers.iter().filter(|(name, _)| *name != http::header::HOST);
+    let others = head
+        .headers
+        .iter()
+        .filter(|(name, _)| *name != http::header::HOST);
     let more = head.more.iter().map(|(name, value)| (name, value));
-    headers.extend(others.chain(more).map(|(name, value)| field(name.as_str(), value.as_bytes())));
+    headers.extend(
+        others
+            .chain(more)
+            .map(|(name, value)| field(name.as_str(), value.as_bytes())),
+    );
     let full_duplex = BodySendMode::FullDuplexStreamed as i32;
     ProcessingRequest {
         request: Some(Part::RequestHeaders(HttpHeaders {
             headers: Some(core::HeaderMap { headers }),
             end_of_stream,
         })),
-        metadata_context: subset.map(|subset| {
-            Metadata::default().with(SUBSET_NAMESPACE, list(SUBSET, subset))
-        }),
+        metadata_context: subset
+            .map(|subset| Metadata::default().with(SUBSET_NAMESPACE, list(SUBSET, subset))),
         protocol_config: Some(ProtocolConfiguration {
             request_body_mode: full_duplex,
             response_body_mode: full_duplex,
@@ -90,9 +96,8 @@ pub(super) fn response_headers(
     let mut fields = vec![field(":status", status.as_str().as_bytes())];
     fields.extend(fields_of(headers));
     ProcessingRequest {
-        metadata_context: served.map(|served| {
-            Metadata::default().with_text(NAMESPACE, SERVED, &served.to_string())
-        }),
+        metadata_context: served
+            .map(|served| Metadata::default().with_text(NAMESPACE, SERVED, &served.to_string())),
         ..of(Part::ResponseHeaders(HttpHeaders {
             headers: Some(core::HeaderMap { headers: fields }),
             end_of_stream,

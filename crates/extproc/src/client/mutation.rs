@@ -6,9 +6,9 @@
 //! `:method`, `:scheme`), and anything that is no header. A value that is already there is no change, so a picker that
 //! sets all headers again is not blamed. `content-length` is never taken and never counted: lengths are computed here.
 
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::StatusCode;
 
 use super::destination::DESTINATION_HEADER;
 use crate::proto::core::HeaderValueOption;

@@ -9,9 +9,9 @@ use std::net::SocketAddr;
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, StatusCode};
 
+use super::Failure;
 use super::call::Immediate;
 use super::message::{self, PIECE};
-use super::Failure;
 use crate::proto::ext_proc::body_mutation::Mutation;
 use crate::proto::ext_proc::common_response::ResponseStatus;
 use crate::proto::ext_proc::{BodyMutation, CommonResponse, HeaderMutation, ProcessingRequest};
@@ -95,7 +95,9 @@ impl ResponseHalf {
 
     /// The picker has something to answer.
     pub(super) fn owes(&self) -> bool {
-        !self.through && !self.ended && (self.head_pending || !self.held.is_empty() || self.server_done)
+        !self.through
+            && !self.ended
+            && (self.head_pending || !self.held.is_empty() || self.server_done)
     }
 
     /// Nothing more will come from the picker, or is wanted of it.
@@ -122,7 +124,12 @@ impl ResponseHalf {
         out.push_back(message::response_headers(status, headers, end, served));
     }
 
-    pub(super) fn answer_data(&mut self, data: Bytes, end: bool, out: &mut VecDeque<ProcessingRequest>) {
+    pub(super) fn answer_data(
+        &mut self,
+        data: Bytes,
+        end: bool,
+        out: &mut VecDeque<ProcessingRequest>,
+    ) {
         self.server_done |= end;
         if self.ended {
             return;
@@ -147,7 +154,11 @@ impl ResponseHalf {
         }
     }
 
-    pub(super) fn answer_end(&mut self, trailers: Option<&HeaderMap>, out: &mut VecDeque<ProcessingRequest>) {
+    pub(super) fn answer_end(
+        &mut self,
+        trailers: Option<&HeaderMap>,
+        out: &mut VecDeque<ProcessingRequest>,
+    ) {
         let Some(trailers) = trailers else {
             // An end that came with the last piece has been told.
             if !self.server_done {
@@ -276,7 +287,9 @@ impl ResponseHalf {
     /// The oldest piece, which was answered as a whole.
     fn release(&mut self) -> Result<Bytes, Failure> {
         if self.diverged {
-            return Err(Failure::Malformed("a piece was answered twice"));
+            return Err(Failure::Malformed(
+                "pieces are answered one by one and in a stream",
+            ));
         }
         let piece = self.held.pop_front().unwrap_or_default();
         self.held_bytes -= piece.len();

@@ -1,0 +1,1 @@
+//! Calls in tables: what a picker says, and what becomes of the request and of its answer.
