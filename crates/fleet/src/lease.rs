@@ -89,6 +89,32 @@ impl Lease {
         Some(self.endpoint())
     }
 
+    /// The server that has it, and the fallbacks behind it in order.
+    #[must_use]
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.grant.endpoints[self.at..]
+    }
+
+    /// Another server than the one picked has served it, as whoever forwarded it says: the charge moves there.
+    pub fn served_by(&mut self, endpoint: &Arc<Endpoint>) {
+        if endpoint.id == self.endpoint().id {
+            return;
+        }
+        let known = self
+            .grant
+            .endpoints
+            .iter()
+            .position(|it| it.id == endpoint.id);
+        self.at = known.unwrap_or_else(|| {
+            self.grant.endpoints.push(endpoint.clone());
+            self.grant.endpoints.len() - 1
+        });
+        self.pool.observe(Event::Moved {
+            ticket: self.ticket,
+            to: endpoint.id,
+        });
+    }
+
     /// Whether [`Lease::next`] would find another server.
     #[must_use]
     pub fn has_next(&self) -> bool {

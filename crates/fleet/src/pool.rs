@@ -33,7 +33,7 @@ use crate::state::StateTable;
 use pick::{Outcome, resolve};
 
 pub(crate) use pick::Grant;
-pub use pick::{PickRequest, Rejection};
+pub use pick::{LONGEST_RETRY_AFTER, PickRequest, Rejection};
 pub(crate) use status::is_ready;
 
 /// A pool that lives. Shared by all threads.

@@ -20,7 +20,6 @@
 mod body;
 mod exchange;
 mod filters;
-mod ids;
 mod listen;
 mod options;
 mod proxy;

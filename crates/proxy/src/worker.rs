@@ -16,12 +16,11 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngExt};
 use routing::{Plan, PoolKey};
 use rustc_hash::FxHashMap;
-use telemetry::Metrics;
+use telemetry::{Metrics, ids};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::ids;
 use crate::listen::{Opened, accept};
 use crate::options::ProxyOptions;
 use crate::retry::RetryBudget;
@@ -98,7 +97,7 @@ impl Worker {
     pub(crate) fn identify(&self, headers: &mut HeaderMap) -> HeaderValue {
         if let Some(id) = headers
             .get(REQUEST_ID)
-            .filter(|id| ids::acceptable(id))
+            .filter(|id| ids::acceptable(id.as_bytes()))
             .cloned()
         {
             headers.insert(REQUEST_ID, id.clone());

@@ -13,6 +13,7 @@
 
 mod access;
 mod families;
+pub mod ids;
 mod metrics;
 mod owners;
 mod pools;

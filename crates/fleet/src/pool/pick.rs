@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http::StatusCode;
 use scheduling::{Candidates, Decision, Event, RejectReason, Request, RequestKind, Ticket, Time};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
@@ -36,6 +37,8 @@ pub struct PickRequest<'a> {
     pub flow: u64,
     /// It must go there: the server holds what it refers to.
     pub pinned: Option<Arc<Endpoint>>,
+    /// It may only go to these: somebody else has narrowed the choice. None of them: rejected.
+    pub allowed: Option<&'a [Arc<Endpoint>]>,
     /// Somebody else has decided: these servers, in this order. It is only charged here, at once. Empty: nobody has.
     pub decided: &'a [Arc<Endpoint>],
     /// It should go there: session affinity.
@@ -60,6 +63,7 @@ impl Default for PickRequest<'_> {
             priority: 0,
             flow: 0,
             pinned: None,
+            allowed: None,
             decided: &[],
             preferred: None,
             deadline: None,
@@ -76,6 +80,40 @@ pub struct Rejection {
     /// When to come back.
     pub retry_after: Duration,
 }
+
+impl Rejection {
+    /// The status of the answer, and a sentence for people. The machine-readable word is [`RejectReason::code`].
+    #[must_use]
+    pub const fn answer(&self) -> (StatusCode, &'static str) {
+        let busy = StatusCode::TOO_MANY_REQUESTS;
+        let away = StatusCode::SERVICE_UNAVAILABLE;
+        match self.reason {
+            RejectReason::SheddableSaturated => {
+                (busy, "all servers are busy and this request may be shed")
+            }
+            RejectReason::QueueFull => (busy, "too many requests of this class are waiting"),
+            RejectReason::DeadlineUnreachable => {
+                (busy, "no server can answer in the time asked for")
+            }
+            RejectReason::QueueTtl => (busy, "no server became free in time"),
+            RejectReason::NoReadyEndpoint => (away, "no server is ready"),
+            RejectReason::NoCandidate => (
+                away,
+                "none of the servers allowed for this request is ready",
+            ),
+        }
+    }
+
+    /// `Retry-After` in whole seconds, at least one, and no more than [`LONGEST_RETRY_AFTER`].
+    #[must_use]
+    pub fn retry_after_seconds(&self) -> u64 {
+        let up = u64::from(self.retry_after.subsec_nanos() > 0);
+        (self.retry_after.as_secs().saturating_add(up)).clamp(1, LONGEST_RETRY_AFTER)
+    }
+}
+
+/// Longest `Retry-After` we name, in seconds: SDKs sleep for as long as they are told.
+pub const LONGEST_RETRY_AFTER: u64 = 120;
 
 /// A decision with addresses instead of numbers.
 #[derive(Debug)]
@@ -138,6 +176,10 @@ impl Pool {
             (Some(pinned), _) => Candidates::Only(Arc::from([pinned.id])),
             (None, Some(entry)) => Candidates::Only(entry.servers.clone()),
             (None, None) => Candidates::All,
+        };
+        let candidates = match request.allowed {
+            Some(allowed) => within(candidates, allowed),
+            None => candidates,
         };
         Request {
             kind: request.kind,
@@ -212,6 +254,18 @@ impl Pool {
 
     pub(crate) fn lease_ended(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The candidates that are among the allowed, in the candidates' order where they have one.
+fn within(candidates: Candidates, allowed: &[Arc<Endpoint>]) -> Candidates {
+    let among = |id: &scheduling::EndpointId| allowed.iter().any(|endpoint| endpoint.id == *id);
+    match candidates {
+        Candidates::All => Candidates::Only(allowed.iter().map(|endpoint| endpoint.id).collect()),
+        Candidates::Only(ids) => Candidates::Only(ids.iter().copied().filter(among).collect()),
+        Candidates::Ordered(ids) => {
+            Candidates::Ordered(ids.iter().copied().filter(among).collect())
+        }
     }
 }
 

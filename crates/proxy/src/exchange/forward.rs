@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet::{Endpoint, PickRequest, Pool};
-use http::Response;
+use fleet::{Endpoint, PickRequest, Pool, flow_of};
+use http::{HeaderValue, Response};
 use hyper::body::Incoming;
 use routing::PoolKind;
 use scheduling::RequestKind;
@@ -12,8 +12,8 @@ use scheduling::RequestKind;
 use super::answer::{Answer, Served};
 use super::attempt::{Outgoing, Rules, failed_status, failure};
 use super::route::Routed;
-use super::{Exchange, Facts, text};
-use crate::body::{Fault, RequestBody};
+use super::{Exchange, Facts, picker, text};
+use crate::body::{Fault, RequestBody, Source};
 use crate::refusal::Refusal;
 use crate::retry::RetryBudget;
 use crate::session;
@@ -32,6 +32,8 @@ pub(crate) struct Wanted {
     pub(crate) priority: i32,
     pub(crate) deadline: Option<Duration>,
     pub(crate) pinned: Option<Arc<Endpoint>>,
+    /// Chosen by a picker outside, best first.
+    pub(crate) decided: Vec<Arc<Endpoint>>,
 }
 
 impl Wanted {
@@ -48,6 +50,7 @@ impl Wanted {
             priority: 0,
             deadline: None,
             pinned: None,
+            decided: Vec::new(),
         }
     }
 }
@@ -84,8 +87,9 @@ pub(crate) async fn pick(
             streams: wanted.streams,
             bytes: exchange.request.bytes,
             priority: wanted.priority,
-            flow: flow(exchange),
+            flow: flow_of(exchange.request.fairness.as_ref().map(HeaderValue::as_bytes)),
             pinned: wanted.pinned,
+            decided: &wanted.decided,
             preferred,
             deadline: wanted.deadline,
             explain: exchange.explain,
@@ -120,15 +124,6 @@ fn preferred(
     pool.endpoint_by_token(session.server)
 }
 
-/// Requests without a fairness id belong to one flow.
-fn flow(exchange: &Exchange) -> u64 {
-    use std::hash::BuildHasher;
-    match &exchange.request.fairness {
-        Some(id) => rustc_hash::FxBuildHasher.hash_one(id.as_bytes()),
-        None => 0,
-    }
-}
-
 /// Picks a server and forwards to it.
 pub(crate) async fn forward(
     exchange: &mut Box<Exchange>,
@@ -138,7 +133,15 @@ pub(crate) async fn forward(
     rules: Rules,
 ) -> Result<Answer, Refusal> {
     pick(exchange, &routed, wanted, &mut outgoing).await?;
-    let sent = attempts(exchange, &outgoing, &rules).await;
+    let mut outside = exchange.outside.take();
+    let worker = exchange.worker.clone();
+    let sent = tokio::select! {
+        biased;
+        sent = attempts(exchange, &outgoing, &rules) => sent,
+        immediate = picker::interrupted(&mut outside, &worker) => {
+            return Ok(Answer::Own(exchange.answer_of_picker(immediate)));
+        }
+    };
     if let RequestBody::Stream(replay) = outgoing.body() {
         exchange.request.bytes = replay.passed();
     }
@@ -154,6 +157,15 @@ pub(crate) async fn forward(
         });
     }
     let (response, link) = sent.map_err(Refusal::Upstream)?;
+    let response = match outside {
+        None => response.map(Source::Server),
+        Some(outside) => match outside.show(exchange, response).await? {
+            picker::Shown::Passes(response) => response,
+            picker::Shown::Instead(immediate) => {
+                return Ok(Answer::Own(exchange.answer_of_picker(immediate)));
+            }
+        },
+    };
     Ok(Answer::Served(Box::new(Served::new(
         response,
         link,

@@ -3,18 +3,13 @@
 //! The body is read into one piece of memory and looked at in place. What goes out are those very bytes; if the model's
 //! name changes, three pieces of which the middle one is ours.
 
-use std::borrow::Cow;
-use std::sync::Arc;
-use std::time::Duration;
-
 use bytes::Bytes;
-use fleet::{Endpoint, Owner, Pool};
+use fleet::{Hints, StateLost, Understood};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use hyper::body::Incoming;
-use llm::{ChainSeed, Dialect, RequestView, StateKind};
-use scheduling::RequestKind;
+use llm::{Dialect, RequestView};
 
 use super::answer::Answer;
 use super::attempt::{Outgoing, Rules};
@@ -76,74 +71,37 @@ fn want(
 ) -> Result<Wanted, Refusal> {
     let name = view.model.as_ref().map_or("", |model| &model.name);
     let pool = forward::pool_for_model(routed, name)?;
-    let spec = pool.spec();
-    let objective = text(routed.hints.objective.as_ref());
-    let objective = (!objective.is_empty()).then_some(objective);
-    let resolution = spec.models.resolve(name, objective, exchange.worker.roll());
-    let forced = routed
-        .hints
-        .model
-        .as_ref()
-        .filter(|_| routed.trusted)
-        .and_then(|value| value.to_str().ok());
-    let target = forced
-        .or(resolution.target_model)
-        .filter(|target| *target != name && view.model.is_some());
-    let served = target.unwrap_or(name);
-    let chain = view.prompt.chain(&ChainSeed {
-        model: served,
-        cache_salt: view.cache_salt.as_deref(),
-    });
-    let kind = if view.dialect.runs_model() {
-        RequestKind::Inference
-    } else {
-        RequestKind::Opaque
+    let hints = Hints {
+        objective: given(routed.hints.objective.as_ref()),
+        model: given(routed.hints.model.as_ref()).filter(|_| routed.trusted),
+        ttft_slo: given(routed.hints.ttft_slo.as_ref()),
     };
-    let wanted = Wanted {
-        kind,
-        model: (!served.is_empty()).then(|| served.to_owned()),
-        prefix: Arc::from(chain.hashes),
-        prompt_tokens: chain.prompt_tokens,
-        max_output_tokens: view.max_tokens,
-        streams: view.stream,
-        priority: resolution.priority,
-        deadline: deadline(routed.hints.ttft_slo.as_ref(), resolution.priority),
-        pinned: owner(&pool, view)?,
-        pool: pool.clone(),
-    };
+    let understood = Understood::read(&pool, view, hints, exchange.worker.roll())
+        .map_err(|StateLost(id)| Refusal::StateLost(id))?;
     exchange.running = Some(exchange.worker.metrics.running(name));
-    exchange.request.priority = resolution.priority;
-    exchange.request.objective = resolution.objective.map(str::to_owned);
-    exchange.request.model = name.to_owned();
-    exchange.request.target = target.map(str::to_owned);
-    exchange.answer.stream = view.stream;
-    Ok(wanted)
+    let model = understood.served_model().map(str::to_owned);
+    exchange.request.priority = understood.priority;
+    exchange.request.objective = understood.objective;
+    exchange.request.model = understood.model;
+    exchange.request.target = understood.target;
+    exchange.answer.stream = understood.streams;
+    Ok(Wanted {
+        kind: understood.kind,
+        model,
+        prefix: understood.prefix,
+        prompt_tokens: understood.prompt_tokens,
+        max_output_tokens: understood.max_output_tokens,
+        streams: understood.streams,
+        priority: understood.priority,
+        deadline: understood.deadline,
+        pinned: understood.pinned,
+        pool,
+    })
 }
 
-/// Only work that may be shed is refused for a target that cannot be met; the rest is served late rather than not.
-fn deadline(slo: Option<&HeaderValue>, priority: i32) -> Option<Duration> {
-    let millis = text(slo)
-        .parse()
-        .ok()
-        .filter(|millis| *millis > 0 && priority < 0)?;
-    Some(Duration::from_millis(millis))
-}
-
-/// The server that holds what this request continues. It is a hard wish: nobody else has that state.
-fn owner(pool: &Arc<Pool>, view: &RequestView<'_>) -> Result<Option<Arc<Endpoint>>, Refusal> {
-    let states: [(&Option<Cow<'_, str>>, StateKind); 2] = [
-        (&view.previous_response_id, StateKind::Response),
-        (&view.conversation, StateKind::Conversation),
-    ];
-    for (id, kind) in states {
-        let Some(id) = id else { continue };
-        match pool.owner_of(kind, id) {
-            Some(Owner::Gone) => return Err(Refusal::StateLost(id.clone().into_owned())),
-            Some(Owner::Here(owner)) => return Ok(Some(owner)),
-            None => {}
-        }
-    }
-    Ok(None)
+/// A hint that says something.
+fn given(value: Option<&HeaderValue>) -> Option<&str> {
+    Some(text(value)).filter(|text| !text.is_empty())
 }
 
 /// The body as it is sent.
