@@ -15,13 +15,17 @@
 mod connect;
 mod decode;
 mod discovery;
+mod election;
 mod kinds;
+mod status;
 mod store;
 mod wanted;
 mod watch;
 
 pub use connect::{Error, connect};
+pub use election::{Election, ElectionOptions};
 pub use kube::Client;
+pub use status::{Report, Served, StatusWriter};
 pub use store::Problem;
 pub use wanted::Scope;
 pub use watch::{Watch, WatchOptions};

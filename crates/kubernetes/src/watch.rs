@@ -8,6 +8,7 @@
 //! server has forgotten that place (410).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -182,6 +183,24 @@ impl Watch {
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
         self.shared.store.lock().problems().cloned().collect()
+    }
+
+    /// The addresses that Gateways have in their statuses.
+    #[must_use]
+    pub fn gateway_addresses(&self) -> BTreeMap<ObjectKey, Vec<IpAddr>> {
+        let store = self.shared.store.lock();
+        let gateways = store
+            .present()
+            .iter()
+            .filter(|(key, _)| key.kind == "Gateway");
+        gateways
+            .map(|(key, present)| {
+                let listed = present.status["addresses"].as_array();
+                let values = listed.into_iter().flatten();
+                let addresses = values.filter_map(|one| one["value"].as_str()?.parse().ok());
+                (key.clone(), addresses.collect())
+            })
+            .collect()
     }
 
     /// The statuses that objects have.
