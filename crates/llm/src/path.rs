@@ -38,6 +38,28 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// Its name in logs and on metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "chat_completions",
+            Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
+            Self::Responses => "responses",
+            Self::Messages => "messages",
+            Self::CountTokens => "count_tokens",
+            Self::Rerank => "rerank",
+            Self::Score => "score",
+            Self::Classify => "classify",
+            Self::Pooling => "pooling",
+            Self::Tokenize => "tokenize",
+            Self::Detokenize => "detokenize",
+            Self::AudioTranscriptions => "audio_transcriptions",
+            Self::AudioTranslations => "audio_translations",
+            Self::Generate => "generate",
+        }
+    }
+
     /// Whether the server runs its model for it. Turning text into tokens and back uses none, and leaves nothing in
     /// its cache.
     #[must_use]

@@ -61,6 +61,12 @@ pub struct Deadlines {
     pub idle: Duration,
     /// For a client to send the head of a request, and between two frames of its body.
     pub client_header: Duration,
+    /// To reach an endpoint picker outside, TLS included.
+    pub picker_connect: Duration,
+    /// From the whole request sent to an endpoint picker to its decision.
+    pub pick: Duration,
+    /// For an endpoint picker through which an answer passes to give back anything of what it has.
+    pub picker_silence: Duration,
 }
 
 impl Default for Deadlines {
@@ -70,6 +76,9 @@ impl Default for Deadlines {
             first_byte: Duration::from_secs(600),
             idle: Duration::from_secs(120),
             client_header: Duration::from_secs(30),
+            picker_connect: Duration::from_secs(2),
+            pick: Duration::from_secs(30),
+            picker_silence: Duration::from_secs(30),
         }
     }
 }

@@ -3,20 +3,15 @@
 //! Answers of servers are never made here: they pass as they are. The code is a stable word; it stands in the body, in
 //! the access log and on metrics.
 
-use std::time::Duration;
-
 use bytes::Bytes;
+use extproc::client::Failure;
 use fleet::Rejection;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use llm::{ErrorBody, Style};
 use routing::NoMatch;
-use scheduling::RejectReason;
 
 use crate::upstream::{ConnectError, SendError};
-
-/// Longest `Retry-After` we name, in seconds: SDKs sleep for as long as they are told.
-const LONGEST_RETRY_AFTER: u64 = 120;
 
 /// Why a request gets an answer of ours.
 #[derive(Debug)]
@@ -55,6 +50,8 @@ pub(crate) enum Refusal {
     RequestTimeout,
     /// A server would not become a tunnel.
     Tunnel,
+    /// The endpoint picker of the pool failed, and its failure mode says to fail with it.
+    Picker(Failure),
 }
 
 impl Refusal {
@@ -104,7 +101,7 @@ impl Refusal {
                 "this pool has not started yet".into(),
             ),
             Self::Rejected(rejection) => {
-                let (status, sentence) = rejected(&rejection.reason);
+                let (status, sentence) = rejection.answer();
                 (status, rejection.reason.code(), sentence.into())
             }
             Self::StateLost(id) => (
@@ -123,6 +120,11 @@ impl Refusal {
                 "upgrade_failed",
                 "the connection could not be handed over".into(),
             ),
+            Self::Picker(failure) => (
+                S::SERVICE_UNAVAILABLE,
+                picker(failure),
+                "the endpoint picker of this pool gave no usable answer".into(),
+            ),
         }
     }
 
@@ -131,10 +133,10 @@ impl Refusal {
         self.facts().1
     }
 
-    fn retry_after(&self) -> Option<Duration> {
+    fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Rejected(rejection) => Some(rejection.retry_after),
-            Self::NoPool => Some(Duration::from_secs(1)),
+            Self::Rejected(rejection) => Some(rejection.retry_after_seconds()),
+            Self::NoPool | Self::Picker(_) => Some(1),
             _ => None,
         }
     }
@@ -170,15 +172,8 @@ impl Refusal {
         *answer.status_mut() = body.status;
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(wait) = self.retry_after() {
-            let seconds = wait
-                .as_millis()
-                .div_ceil(1000)
-                .clamp(1, u128::from(LONGEST_RETRY_AFTER));
-            headers.insert(
-                RETRY_AFTER,
-                HeaderValue::from(u64::try_from(seconds).unwrap_or(LONGEST_RETRY_AFTER)),
-            );
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.closes() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -187,21 +182,12 @@ impl Refusal {
     }
 }
 
-fn rejected(reason: &RejectReason) -> (StatusCode, &'static str) {
-    let busy = StatusCode::TOO_MANY_REQUESTS;
-    let away = StatusCode::SERVICE_UNAVAILABLE;
-    match reason {
-        RejectReason::SheddableSaturated => {
-            (busy, "all servers are busy and this request may be shed")
-        }
-        RejectReason::QueueFull => (busy, "too many requests of this class are waiting"),
-        RejectReason::DeadlineUnreachable => (busy, "no server can answer in the time asked for"),
-        RejectReason::QueueTtl => (busy, "no server became free in time"),
-        RejectReason::NoReadyEndpoint => (away, "no server is ready"),
-        RejectReason::NoCandidate => (
-            away,
-            "none of the servers allowed for this request is ready",
-        ),
+/// The machine-readable reason for a picker's failure.
+fn picker(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::NoAddress | Failure::Connect(_) => "picker_unreachable",
+        Failure::Timeout(_) => "picker_timeout",
+        _ => "picker_failed",
     }
 }
 
@@ -238,6 +224,10 @@ fn upstream(error: &SendError) -> (StatusCode, &'static str, String) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use scheduling::RejectReason;
+
     use super::*;
 
     fn rejection(reason: RejectReason, millis: u64) -> Refusal {
@@ -307,6 +297,18 @@ mod tests {
                 "connect_failed",
             ),
             (Refusal::RequestTimeout, 504, "request_timeout"),
+            (
+                Refusal::Picker(Failure::NoAddress),
+                503,
+                "picker_unreachable",
+            ),
+            (
+                Refusal::Picker(Failure::Timeout(Duration::from_secs(1))),
+                503,
+                "picker_timeout",
+            ),
+            (Refusal::Picker(Failure::Ended), 503, "picker_failed"),
+            (Refusal::Picker(Failure::BadPick), 503, "picker_failed"),
         ];
         for (refusal, status, code) in table {
             let answer = refusal.answer(Style::OpenAi);

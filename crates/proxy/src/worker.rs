@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use extproc::client::Switchboard;
 use fleet::{Fleet, Pool};
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
@@ -21,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::exchange::Planned;
 use crate::listen::{Opened, accept};
 use crate::options::ProxyOptions;
 use crate::retry::RetryBudget;
@@ -47,6 +49,9 @@ pub(crate) struct Worker {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) session: Arc<SessionKey>,
     pub(crate) upstreams: Rc<Upstreams>,
+    /// Connections to endpoint pickers outside.
+    pub(crate) switchboard: Switchboard,
+    pub(crate) pickers: RefCell<FxHashMap<PoolKey, Planned>>,
     /// What must end before the worker may: connections and tunnels.
     pub(crate) running: TaskTracker,
     /// Cancelled when tunnels must close.
@@ -74,6 +79,8 @@ impl Worker {
             metrics: shared.metrics,
             session: shared.session,
             upstreams: Rc::new(upstreams),
+            switchboard: Switchboard::default(),
+            pickers: RefCell::default(),
             running: TaskTracker::new(),
             tunnels,
             budgets: RefCell::default(),

@@ -26,6 +26,8 @@ pub fn access_log(r: &ExchangeRecord<'_>) {
         target_model = named(r.target_model),
         objective = r.objective,
         priority = r.priority,
+        picker = r.picker,
+        picker_ms = r.picker.map(|_| millis(r.picker_took.as_secs_f64())),
         attempts = r.attempts,
         stream = r.stream,
         request_bytes = r.request_bytes,

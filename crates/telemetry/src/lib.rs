@@ -16,6 +16,7 @@ mod families;
 pub mod ids;
 mod metrics;
 mod owners;
+mod pickers;
 mod pools;
 mod record;
 mod requests;

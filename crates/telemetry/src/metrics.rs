@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 
 use crate::families::{self as f, Counters, FloatGauge, Labels};
 use crate::owners::Owners;
+use crate::pickers::Pickers;
 use crate::pools::{PoolSnapshot, Pools};
 use crate::record::ExchangeRecord;
 use crate::requests::Requests;
@@ -54,6 +55,7 @@ pub struct Metrics {
     registry: Registry,
     requests: Requests,
     pools: Pools,
+    pickers: Pickers,
     decisions: Vec<Decisions>,
     shed: Counters,
     scrape_failures: Counters,
@@ -152,6 +154,7 @@ impl Metrics {
         let metrics = Self {
             requests: Requests::new(r, names, owners.clone()),
             pools: Pools::new(r, names, owners.clone()),
+            pickers: Pickers::new(r),
             decisions: prefixes
                 .iter()
                 .map(|prefix| Decisions::new(r, prefix))
@@ -227,6 +230,26 @@ impl Metrics {
             "",
             vec![("pool", pool.into()), ("reason", reason.into())],
         );
+    }
+
+    /// A picker outside was asked: what came of it, and how long it took.
+    pub fn picker_asked(&self, pool: &str, outcome: &'static str, took: Duration) {
+        self.pickers.asked(pool, outcome, took, &self.owners);
+    }
+
+    /// A picker outside failed, before or after its pick.
+    pub fn picker_failed(&self, pool: &str, reason: &'static str) {
+        self.pickers.failed(pool, reason, &self.owners);
+    }
+
+    /// A picker outside named different servers in header and metadata.
+    pub fn picker_mismatched(&self, pool: &str) {
+        self.pickers.mismatched(pool, &self.owners);
+    }
+
+    /// A picker outside asked for header changes that were not made.
+    pub fn picker_ignored(&self, pool: &str, count: u64) {
+        self.pickers.ignored(pool, count, &self.owners);
     }
 
     /// A server's metric page could not be fetched or read.

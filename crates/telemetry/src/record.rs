@@ -40,6 +40,11 @@ pub struct ExchangeRecord<'a> {
     pub status: u16,
     /// `error.code` of our own answer, or of what broke the stream.
     pub error_code: Option<&'static str>,
+    /// What an endpoint picker outside made of it: `picked`, `fallback`, `immediate`, `fail_open` or `failed`. `None`:
+    /// none was asked.
+    pub picker: Option<&'static str>,
+    /// Time that picker took.
+    pub picker_took: Duration,
     /// Servers tried.
     pub attempts: u32,
     /// Whether the answer was a stream of events.
@@ -90,6 +95,8 @@ pub enum Ended {
     ClientGone,
     /// The server broke the answer off.
     UpstreamBroken,
+    /// The endpoint picker through which the answer passed broke it off.
+    PickerBroken,
     /// A deadline passed.
     Deadline,
 }
@@ -102,6 +109,7 @@ impl Ended {
             Self::Complete => "complete",
             Self::ClientGone => "client_gone",
             Self::UpstreamBroken => "upstream_broken",
+            Self::PickerBroken => "picker_broken",
             Self::Deadline => "deadline",
         }
     }
@@ -115,6 +123,7 @@ impl ExchangeRecord<'_> {
         match (self.error_code, self.ended, self.status) {
             (Some(code), _, _) => Some(code),
             (None, Ended::UpstreamBroken, _) => Some("upstream_broken"),
+            (None, Ended::PickerBroken, _) => Some("picker_broken"),
             (None, Ended::Deadline, _) => Some("deadline"),
             (None, _, 500..) => Some("upstream_5xx"),
             (None, _, 400..) => Some("upstream_4xx"),

@@ -123,6 +123,12 @@ impl Dialogue {
         !self.over && self.call.owes()
     }
 
+    /// See [`Call::is_done`].
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.call.is_done()
+    }
+
     /// Ends the call in good order.
     pub fn finish(self) {
         self.wire.finish();

@@ -37,7 +37,7 @@ pub use call::{Call, Immediate, Verdict};
 pub use destination::{Destination, LISTED};
 pub use dialogue::Dialogue;
 pub use failure::Failure;
-pub use lines::{Lines, Switchboard};
+pub use lines::{Lines, Switchboard, Used};
 pub use message::RequestHead;
 pub use mutation::{Changes, apply_to_answer, apply_to_request, apply_to_trailers};
 pub use request::Pick;

@@ -4,9 +4,11 @@ mod collect;
 mod replay;
 mod request;
 mod response;
+mod source;
 
 pub(crate) use collect::{CollectError, collect};
 pub(crate) use replay::{Fault, Replay};
 pub(crate) use request::RequestBody;
 pub(crate) use response::ResponseBody;
 pub(crate) use response::Streamed;
+pub(crate) use source::Source;

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use telemetry::Ended;
 use tokio::time::{Instant, Sleep};
 
-use crate::exchange::Exchange;
+use super::source::Source;
+use crate::exchange::{Exchange, PassageError};
 use crate::upstream::Link;
 
 /// The body of every answer.
@@ -56,7 +56,7 @@ impl ResponseBody {
 /// A server's body passing through.
 #[derive(Debug)]
 pub(crate) struct Streamed {
-    upstream: Incoming,
+    upstream: Source,
     link: Option<Link>,
     exchange: Option<Box<Exchange>>,
     clock: Clock,
@@ -143,7 +143,7 @@ impl Clock {
 impl Streamed {
     /// A body that passes `upstream` through and then gives `link` back.
     pub(crate) fn body(
-        upstream: Incoming,
+        upstream: Source,
         link: Link,
         exchange: Box<Exchange>,
         until: Option<Instant>,
@@ -167,7 +167,8 @@ impl Streamed {
             return;
         };
         exchange.completed();
-        if let (Some(link), Some(uid)) = (self.link.take(), exchange.keeps_connections_to()) {
+        let link = self.link.take().filter(|_| self.upstream.server_is_done());
+        if let (Some(link), Some(uid)) = (link, exchange.keeps_connections_to()) {
             exchange.worker().upstreams.give_back(uid, link);
         }
     }
@@ -227,7 +228,7 @@ impl Streamed {
         if self.exchange.is_none() {
             return Poll::Ready(None);
         }
-        match Pin::new(&mut self.upstream).poll_frame(cx) {
+        match self.upstream.poll_frame(cx) {
             Poll::Pending => loop {
                 match self.clock.poll(cx) {
                     Poll::Pending => return Poll::Pending,
@@ -249,7 +250,15 @@ impl Streamed {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => {
+            Poll::Ready(Some(Err(PassageError::Picker(error)))) => {
+                tracing::debug!(%error, "the endpoint picker broke an answer off");
+                self.broke(
+                    Ended::PickerBroken,
+                    "picker_failed",
+                    "the endpoint picker broke the answer off",
+                )
+            }
+            Poll::Ready(Some(Err(PassageError::Server(error)))) => {
                 tracing::debug!(%error, "a server broke its answer off");
                 self.broke(
                     Ended::UpstreamBroken,

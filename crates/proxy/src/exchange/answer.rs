@@ -5,7 +5,6 @@ use http::header::{
     CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
 };
 use http::{Response, StatusCode, Version};
-use hyper::body::Incoming;
 use llm::ResponseScanner;
 use telemetry::Ended;
 use tokio::time::Instant;
@@ -14,7 +13,7 @@ use super::created::Created;
 use super::route::Routed;
 use super::tunnel::Tunnel;
 use super::{Exchange, explain, head};
-use crate::body::{ResponseBody, Streamed};
+use crate::body::{ResponseBody, Source, Streamed};
 use crate::refusal::Refusal;
 use crate::upstream::Link;
 use crate::{filters, session};
@@ -33,7 +32,7 @@ pub(crate) enum Answer {
 
 /// The head of a server's answer and where its body comes from.
 pub(crate) struct Served {
-    response: Response<Incoming>,
+    response: Response<Source>,
     link: Link,
     routed: Routed,
     /// The request's headers as sent, for the session's token.
@@ -44,7 +43,7 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn new(
-        response: Response<Incoming>,
+        response: Response<Source>,
         link: Link,
         routed: Routed,
         request: HeaderMap,

@@ -87,7 +87,13 @@ pub(crate) async fn pick(
             streams: wanted.streams,
             bytes: exchange.request.bytes,
             priority: wanted.priority,
-            flow: flow_of(exchange.request.fairness.as_ref().map(HeaderValue::as_bytes)),
+            flow: flow_of(
+                exchange
+                    .request
+                    .fairness
+                    .as_ref()
+                    .map(HeaderValue::as_bytes),
+            ),
             pinned: wanted.pinned,
             decided: &wanted.decided,
             preferred,

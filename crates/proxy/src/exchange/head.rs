@@ -5,6 +5,7 @@
 //! consume. Fields with which engines steer each other (prefill hosts, data parallel ranks) are refused with 400 unless
 //! the listener's clients are trusted: through them a client could make a server open connections to any host.
 
+use fleet::fields::{self, Purpose};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Version};
@@ -27,6 +28,8 @@ pub(crate) struct Hints {
     pub(crate) explain: bool,
     /// The protocol that the client wants to change to.
     pub(crate) upgrade: Option<HeaderValue>,
+    /// The hints as the client wrote them, for a picker outside.
+    pub(crate) told: SmallVec<[(HeaderName, HeaderValue); 2]>,
 }
 
 /// What is done with a field of a request.
@@ -48,28 +51,20 @@ fn field(name: &HeaderName) -> Field {
         | "expect"
         | "proxy-authorization"
         | "http2-settings" => Field::Drop,
-        "x-prefiller-host-port"
-        | "x-encoder-hosts-ports"
-        | "x-data-parallel-host-port"
-        | "x-kv-cache-source-host-port"
-        | "x-data-parallel-rank" => Field::Reserved,
-        "x-gateway-inference-objective" | "x-llm-d-inference-objective" => {
-            Field::Hint(|hints| &mut hints.objective)
-        }
-        "x-gateway-inference-fairness-id" | "x-llm-d-inference-fairness-id" => {
-            Field::Hint(|hints| &mut hints.fairness)
-        }
-        "x-gateway-model-name-rewrite" | "x-llm-d-model-name-rewrite" => {
-            Field::Hint(|hints| &mut hints.model)
-        }
-        "x-slo-ttft-ms" | "x-llm-d-slo-ttft-ms" => Field::Hint(|hints| &mut hints.ttft_slo),
-        "x-pointsman-explain" => Field::Explain,
-        name if name.starts_with("x-gateway-destination-endpoint")
-            || name.starts_with("x-pointsman-") =>
-        {
-            Field::Drop
-        }
-        _ => Field::Keep,
+        name => hint(fields::purpose(name)),
+    }
+}
+
+fn hint(purpose: Purpose) -> Field {
+    match purpose {
+        Purpose::Objective => Field::Hint(|hints| &mut hints.objective),
+        Purpose::Fairness => Field::Hint(|hints| &mut hints.fairness),
+        Purpose::Model => Field::Hint(|hints| &mut hints.model),
+        Purpose::FirstTokenTarget => Field::Hint(|hints| &mut hints.ttft_slo),
+        Purpose::Explain => Field::Explain,
+        Purpose::Steering => Field::Drop,
+        Purpose::Engines => Field::Reserved,
+        Purpose::TokenTarget | Purpose::Other => Field::Keep,
     }
 }
 
@@ -96,7 +91,12 @@ pub(crate) fn sanitise(headers: &mut HeaderMap, trusted: bool) -> Result<Hints, 
     for name in doomed {
         let value = headers.remove(&name);
         match field(&name) {
-            Field::Hint(slot) => *slot(&mut hints) = value,
+            Field::Hint(slot) => {
+                hints
+                    .told
+                    .extend(value.clone().map(|value| (name.clone(), value)));
+                *slot(&mut hints) = value;
+            }
             Field::Explain => {
                 hints.explain = value.is_some_and(|value| value == "1" || value == "true");
             }

@@ -14,6 +14,7 @@ use llm::{Dialect, RequestView};
 use super::answer::Answer;
 use super::attempt::{Outgoing, Rules};
 use super::forward::{self, Wanted};
+use super::picker::{self, Asked};
 use super::route::Routed;
 use super::{Exchange, text};
 use crate::body::{CollectError, RequestBody, collect};
@@ -22,7 +23,7 @@ use crate::refusal::Refusal;
 pub(crate) async fn forward(
     exchange: &mut Box<Exchange>,
     routed: Routed,
-    head: Parts,
+    mut head: Parts,
     body: Incoming,
     dialect: Dialect,
 ) -> Result<Answer, Refusal> {
@@ -36,16 +37,27 @@ pub(crate) async fn forward(
     if let (Some(field), false) = (view.reserved_field, routed.trusted) {
         return Err(Refusal::Reserved(field.to_owned()));
     }
-    let wanted = want(exchange, &routed, &view)?;
+    let mut wanted = want(exchange, &routed, &view)?;
     let pieces = pieces(&body, &view, exchange.request.target.as_deref());
     drop(view);
-    drop(body);
+    let asked = picker::ask(exchange, &routed, &wanted, &mut head, Some(&body)).await?;
+    let pieces = match asked {
+        Asked::Inside => pieces,
+        Asked::Picked(picked) => {
+            // Names and targets are the picker's business, and its body has them.
+            exchange.request.target = None;
+            wanted.decided = picked.endpoints;
+            [picked.body.unwrap_or(body), Bytes::new(), Bytes::new()]
+        }
+        Asked::Answered(answer) => return Ok(Answer::Own(answer)),
+    };
     let outgoing = Outgoing::new(head, RequestBody::Pieces { pieces });
     let rules = Rules::inference(&routed.rule.policy, exchange.worker());
     forward::forward(exchange, routed, outgoing, wanted, rules).await
 }
 
-async fn read_body(
+/// Reads the whole body, in bounds.
+pub(super) async fn read_body(
     exchange: &mut Exchange,
     routed: &Routed,
     body: Incoming,
@@ -95,6 +107,7 @@ fn want(
         priority: understood.priority,
         deadline: understood.deadline,
         pinned: understood.pinned,
+        decided: Vec::new(),
         pool,
     })
 }

@@ -17,6 +17,7 @@ mod head;
 mod inference;
 mod lists;
 mod opaque;
+mod picker;
 mod route;
 mod serve;
 mod tunnel;
@@ -34,6 +35,7 @@ use llm::{Dialect, ResponseScanner, Style};
 use telemetry::{Ended, ExchangeRecord};
 use tokio::time::Instant;
 
+pub(crate) use picker::{Passage, PassageError, Planned};
 pub(crate) use serve::serve;
 
 use crate::worker::Worker;
@@ -71,6 +73,10 @@ pub(crate) struct Exchange {
     endpoint: Option<Arc<Endpoint>>,
     lease: Option<Lease>,
     facts: Facts,
+    /// The call to the endpoint picker outside, until the answer takes it over.
+    outside: Option<Box<picker::Outside>>,
+    /// What came of asking it, and how long that took.
+    asked_outside: Option<(&'static str, Duration)>,
     /// Counts the request as running while it is held.
     running: Option<telemetry::Open>,
     explain: bool,
@@ -137,6 +143,8 @@ impl Exchange {
             endpoint: None,
             lease: None,
             facts: Facts::default(),
+            outside: None,
+            asked_outside: None,
             running: None,
             explain: false,
             request: Asked::default(),
@@ -210,7 +218,9 @@ impl Exchange {
         self.answer.sound = false;
         self.answer.code = Some(code);
         self.answer.ended = Some(ended);
-        if let Some(lease) = &mut self.lease {
+        // That the picker broke off says nothing about the server.
+        let server_failed = ended != Ended::PickerBroken;
+        if let Some(lease) = self.lease.as_mut().filter(|_| server_failed) {
             let late = ended == Ended::Deadline;
             use scheduling::FailureKind::{Reset, Timeout};
             lease.failed(if late { Timeout } else { Reset });
@@ -292,7 +302,7 @@ impl Exchange {
                 .endpoint
                 .as_ref()
                 .map_or("", |endpoint| endpoint.name()),
-            dialect: request.dialect.map_or("", dialect_name),
+            dialect: request.dialect.map_or("", Dialect::name),
             model: &request.model,
             target_model: request.target.as_deref().unwrap_or_default(),
             objective: request.objective.as_deref(),
@@ -300,6 +310,8 @@ impl Exchange {
             priority: request.priority,
             status: answer.status,
             error_code: answer.code,
+            picker: self.asked_outside.map(|(outcome, _)| outcome),
+            picker_took: self.asked_outside.map_or(Duration::ZERO, |(_, took)| took),
             attempts: answer.attempts,
             stream: answer.stream,
             request_bytes: request.bytes,
@@ -339,24 +351,4 @@ fn text(value: Option<&HeaderValue>) -> &str {
     value
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()
-}
-
-fn dialect_name(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::ChatCompletions => "chat_completions",
-        Dialect::Completions => "completions",
-        Dialect::Embeddings => "embeddings",
-        Dialect::Responses => "responses",
-        Dialect::Messages => "messages",
-        Dialect::CountTokens => "count_tokens",
-        Dialect::Rerank => "rerank",
-        Dialect::Score => "score",
-        Dialect::Classify => "classify",
-        Dialect::Pooling => "pooling",
-        Dialect::Tokenize => "tokenize",
-        Dialect::Detokenize => "detokenize",
-        Dialect::AudioTranscriptions => "audio_transcriptions",
-        Dialect::AudioTranslations => "audio_translations",
-        Dialect::Generate => "generate",
-    }
 }

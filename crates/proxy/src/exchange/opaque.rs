@@ -10,12 +10,13 @@ use hyper::body::Incoming;
 use llm::StateKind;
 use std::sync::Arc;
 
-use super::Exchange;
 use super::answer::{Answer, Served};
 use super::attempt::{Outgoing, Rules};
 use super::forward::{self, Wanted};
+use super::picker::{self, Asked};
 use super::route::Routed;
-use crate::body::{Replay, RequestBody};
+use super::{Exchange, inference};
+use crate::body::{Replay, RequestBody, Source};
 use crate::refusal::Refusal;
 
 /// Servers asked, at most, for something whose owner we do not know.
@@ -41,6 +42,9 @@ pub(crate) async fn to(
     body: Incoming,
     wanted: Wanted,
 ) -> Result<Answer, Refusal> {
+    if picker::is_outside(&wanted.pool) {
+        return outside(exchange, routed, head, body, wanted).await;
+    }
     let options = &exchange.worker.options;
     let limit = routed.rule.policy.max_body.unwrap_or(options.max_body);
     if body.size_hint().lower() > limit {
@@ -50,6 +54,38 @@ pub(crate) async fn to(
         RequestBody::Empty
     } else {
         RequestBody::Stream(Replay::new(body, options.replay_window, limit))
+    };
+    let rules = Rules::opaque(&routed.rule.policy, exchange.worker(), &head.method);
+    forward::forward(exchange, routed, Outgoing::new(head, body), wanted, rules).await
+}
+
+/// Forwards to where the picker of the pool says. Pickers decide on whole bodies, so it is read whole before.
+async fn outside(
+    exchange: &mut Box<Exchange>,
+    routed: Routed,
+    mut head: Parts,
+    body: Incoming,
+    mut wanted: Wanted,
+) -> Result<Answer, Refusal> {
+    let whole = if body.is_end_stream() {
+        None
+    } else {
+        Some(inference::read_body(exchange, &routed, body).await?)
+    };
+    let asked = picker::ask(exchange, &routed, &wanted, &mut head, whole.as_ref()).await?;
+    let changed = match asked {
+        Asked::Inside => None,
+        Asked::Picked(picked) => {
+            wanted.decided = picked.endpoints;
+            picked.body
+        }
+        Asked::Answered(answer) => return Ok(Answer::Own(answer)),
+    };
+    let body = match changed.or(whole) {
+        None => RequestBody::Empty,
+        Some(whole) => RequestBody::Pieces {
+            pieces: [whole, Bytes::new(), Bytes::new()],
+        },
     };
     let rules = Rules::opaque(&routed.rule.policy, exchange.worker(), &head.method);
     forward::forward(exchange, routed, Outgoing::new(head, body), wanted, rules).await
@@ -135,7 +171,7 @@ pub(crate) async fn ask_around(
 
 fn served((response, link): forward::Sent, routed: Routed, outgoing: Outgoing) -> Answer {
     Answer::Served(Box::new(Served::new(
-        response,
+        response.map(Source::Server),
         link,
         routed,
         outgoing.headers,

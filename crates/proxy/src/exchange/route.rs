@@ -28,6 +28,8 @@ pub(crate) struct Routed {
     pub(crate) pools: SmallVec<[Arc<Pool>; 1]>,
     /// Whether the client is trusted.
     pub(crate) trusted: bool,
+    /// Whether the client speaks TLS.
+    pub(crate) tls: bool,
     /// What the head told.
     pub(crate) hints: Hints,
 }
@@ -118,6 +120,7 @@ pub(crate) fn find(
         backend,
         pools,
         trusted,
+        tls: client.tls,
         hints,
     }))
 }

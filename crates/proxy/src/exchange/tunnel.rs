@@ -13,9 +13,10 @@ use telemetry::Ended;
 use super::answer::{Answer, Served};
 use super::attempt::{Outgoing, Rules};
 use super::forward::{self, Wanted};
+use super::picker::{self, Asked};
 use super::route::Routed;
 use super::{Client, Exchange};
-use crate::body::{RequestBody, ResponseBody};
+use crate::body::{RequestBody, ResponseBody, Source};
 use crate::refusal::Refusal;
 use crate::upstream::{Link, SendError, Upstreams};
 
@@ -34,15 +35,24 @@ pub(crate) async fn forward(
     mut head: Parts,
     upgrade: OnUpgrade,
 ) -> Result<Answer, Refusal> {
+    let mut wanted = Wanted::opaque(forward::pool_for_model(&routed, "")?);
+    match picker::ask(exchange, &routed, &wanted, &mut head, None).await? {
+        Asked::Inside => {}
+        Asked::Picked(picked) => wanted.decided = picked.endpoints,
+        Asked::Answered(answer) => return Ok(Answer::Own(answer)),
+    }
+    // What a tunnel answers is not shown to a picker.
+    if let Some(outside) = exchange.outside.take() {
+        outside.finish();
+    }
     if let Some(protocol) = routed.hints.upgrade.clone() {
         head.headers
             .insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocol);
     }
-    let pool = forward::pool_for_model(&routed, "")?;
     let rules = Rules::opaque(&routed.rule.policy, exchange.worker(), &head.method);
     let mut outgoing = Outgoing::new(head, RequestBody::Empty);
-    forward::pick(exchange, &routed, Wanted::opaque(pool), &mut outgoing).await?;
+    forward::pick(exchange, &routed, wanted, &mut outgoing).await?;
     let Some(endpoint) = exchange
         .lease
         .as_ref()
@@ -63,7 +73,7 @@ pub(crate) async fn forward(
     let response = response.map_err(Refusal::Upstream)?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(Answer::Served(Box::new(Served::new(
-            response,
+            response.map(Source::Server),
             link,
             routed,
             outgoing.headers,
