@@ -79,6 +79,27 @@ pub trait Dispatcher: Send {
     }
     /// Another gateway told what it did.
     fn hear(&mut self, _now: f64, _gateway: usize, _events: &[SharedEvent]) {}
+    /// Discovery tells that an engine is gone, with what it was doing and its cache. All are there at the start.
+    fn left(&mut self, _now: f64, _engine: u32) {}
+    /// Discovery tells that an engine came, or came back, empty.
+    fn joined(&mut self, _now: f64, _engine: u32) {}
+    /// An engine failed a job: it could not be reached, its connection broke, or nothing came in time. With `retry` the
+    /// answer had not begun, and the job goes to the engine that is named now. Otherwise, or if none is named, the job
+    /// has ended, and this is all that is heard of it.
+    fn failed(&mut self, now: f64, job: &Job, engine: u32, retry: bool) -> Option<u32> {
+        let _ = (engine, retry);
+        let (output_tokens, cached_tokens) = (0, 0);
+        let job = job.id;
+        self.tell(
+            now,
+            Told::Finished {
+                job,
+                output_tokens,
+                cached_tokens,
+            },
+        );
+        None
+    }
     /// When to ask again without an event.
     fn wake_at(&self) -> Option<f64> {
         None

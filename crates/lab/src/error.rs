@@ -38,6 +38,24 @@ pub enum LabError {
         /// The keys there are.
         known: String,
     },
+    /// A belief about step times that does not parse.
+    #[error(
+        "belief {text:?}: write a factor from 0 (1.3), or factors on constants (a=1.3,q=0.7) of c0, w_base, a, q, k_v, s"
+    )]
+    Belief {
+        /// What was asked for.
+        text: String,
+    },
+    /// A weather that does not parse.
+    #[error(
+        "weather switch {switch:?}: write a preset ({known}), or switches as jitter=0.5, loss=3@200, join=3@300, slow=2x3@100, vanish@100-200"
+    )]
+    Weather {
+        /// What was asked for.
+        switch: String,
+        /// The presets there are.
+        known: String,
+    },
     /// A plan with nothing to do or values out of range.
     #[error("{0}")]
     Plan(&'static str),

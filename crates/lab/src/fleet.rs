@@ -103,20 +103,98 @@ impl Adjustment {
 /// The fleet as somebody believes it to be whose step times are all off by `factor`.
 #[must_use]
 pub fn believed(engines: &[EngineConfig], factor: f64) -> Vec<EngineConfig> {
-    let scaled = |engine: &EngineConfig| {
-        let it = engine.profile;
-        let mut engine = engine.clone();
-        engine.profile = Profile {
-            c0: it.c0 * factor,
-            w_base: it.w_base * factor,
-            a: it.a * factor,
-            q: it.q * factor,
-            k_v: it.k_v * factor,
-            s: it.s * factor,
-        };
-        engine
+    let belief = Belief {
+        factor,
+        ..Belief::default()
     };
-    engines.iter().map(scaled).collect()
+    belief.of(engines)
+}
+
+/// By how much somebody is mistaken about the constants of the step time: factors, 1 is right.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Belief {
+    /// On all of them, besides their own. 0: nothing is known at all.
+    pub factor: f64,
+    /// On each step's constant.
+    pub c0: f64,
+    /// On the weights' reading time.
+    pub w_base: f64,
+    /// On a token's matrix products.
+    pub a: f64,
+    /// On a pair of tokens in prefill attention.
+    pub q: f64,
+    /// On a context token of a decode.
+    pub k_v: f64,
+    /// On a sequence.
+    pub s: f64,
+}
+
+impl Default for Belief {
+    fn default() -> Self {
+        Self {
+            factor: 1.0,
+            c0: 1.0,
+            w_base: 1.0,
+            a: 1.0,
+            q: 1.0,
+            k_v: 1.0,
+            s: 1.0,
+        }
+    }
+}
+
+impl Belief {
+    /// Reads a factor on everything (`1.3`), or factors on some constants (`a=1.3,q=.7`), or both.
+    ///
+    /// # Errors
+    /// An unknown key, or a factor that is negative or no number.
+    pub fn parse(text: &str) -> Result<Self, LabError> {
+        let mut belief = Self::default();
+        for part in text.split(',') {
+            belief.part(part).ok_or_else(|| LabError::Belief {
+                text: part.trim().to_owned(),
+            })?;
+        }
+        Ok(belief)
+    }
+
+    fn part(&mut self, text: &str) -> Option<()> {
+        let (key, value) = text.split_once('=').unwrap_or(("", text));
+        let place = match key.trim() {
+            "" => &mut self.factor,
+            "c0" => &mut self.c0,
+            "w_base" => &mut self.w_base,
+            "a" => &mut self.a,
+            "q" => &mut self.q,
+            "k_v" => &mut self.k_v,
+            "s" => &mut self.s,
+            _ => return None,
+        };
+        let value: f64 = value.trim().parse().ok()?;
+        *place = (0.0..=1e3).contains(&value).then_some(value)?;
+        Some(())
+    }
+
+    /// The fleet as somebody who is mistaken believes it to be.
+    #[must_use]
+    pub fn of(&self, engines: &[EngineConfig]) -> Vec<EngineConfig> {
+        let all = self.factor;
+        let mistaken = |engine: &EngineConfig| {
+            let it = engine.profile;
+            let mut engine = engine.clone();
+            engine.profile = Profile {
+                c0: it.c0 * all * self.c0,
+                w_base: it.w_base * all * self.w_base,
+                a: it.a * all * self.a,
+                q: it.q * all * self.q,
+                k_v: it.k_v * all * self.k_v,
+                s: it.s * all * self.s,
+            };
+            engine
+        };
+        engines.iter().map(mistaken).collect()
+    }
 }
 
 fn known() -> String {
@@ -147,6 +225,25 @@ mod tests {
         ];
         for text in bad {
             assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn beliefs_parse_and_scale() {
+        let engines = parse("qwen3-32b-tp2-h100").unwrap();
+        let (usual, belief) = (engines[0].profile, Belief::parse("a=1.3, q=.7").unwrap());
+        let mistaken = belief.of(&engines).remove(0).profile;
+        assert_eq!((mistaken.a, mistaken.q), (usual.a * 1.3, usual.q * 0.7));
+        assert_eq!((mistaken.c0, mistaken.k_v), (usual.c0, usual.k_v));
+        assert_eq!(Belief::parse("1.0").unwrap(), Belief::default());
+        let all = Belief::parse("2,s=3").unwrap().of(&engines).remove(0);
+        assert_eq!(all.profile.s, usual.s * 6.0);
+        assert_eq!(
+            believed(&engines, 2.0)[0].profile.w_base,
+            usual.w_base * 2.0
+        );
+        for bad in ["", "a", "a=", "a=-1", "b=1", "NaN", "1,,2", "a=1e9"] {
+            assert!(Belief::parse(bad).is_err(), "{bad}");
         }
     }
 

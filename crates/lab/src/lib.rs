@@ -30,4 +30,5 @@ pub use dispatcher::{Dispatcher, Placed, Told};
 pub use error::LabError;
 pub use job::{BLOCK_TOKENS, Job, Workload};
 pub use outcome::{End, JobOutcome, RunOutcome, Sample};
+pub use run::weather::{ChangeKind, EngineChange, PageFault, PageWeather, Weather};
 pub use run::{RunConfig, Scrape, Sharing, run};

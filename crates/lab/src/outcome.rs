@@ -9,8 +9,8 @@ pub struct JobOutcome {
     pub id: u64,
     /// When the client sent it, seconds.
     pub at: f64,
-    /// Seconds to the first token as the client sees it. Of a job that never got one, refused ones included: the time
-    /// from there to the end of the run.
+    /// Seconds to the first token as the client sees it. Of a job that never got one, refused ones and those whose
+    /// answer was cut included: the time from there to the end of the run.
     pub ttft: f64,
     /// Seconds a token after the first; 0 with fewer than two.
     pub tpot: f64,
@@ -41,6 +41,8 @@ pub enum End {
     Shed,
     /// The run was over before.
     Unfinished,
+    /// Its engine failed, or its answer was cut, and no other engine served it.
+    Failed,
 }
 
 /// One run: one policy, one workload, one load, one seed.
@@ -74,6 +76,12 @@ pub struct RunOutcome {
     /// Placements that made no sense (an engine that does not exist, a job that the dispatcher does not hold).
     #[serde(default)]
     pub misplaced: u64,
+    /// Placements on engines that were gone.
+    #[serde(default)]
+    pub dead_picks: u64,
+    /// Jobs that went to another engine after one failed them, counted each time.
+    #[serde(default)]
+    pub retries: u64,
 }
 
 /// The fleet at one moment.

@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use scheduling::{
-    AdapterKey, Coefficients, Config, Decision, EndpointId, EndpointProfile, Event, FlowControl,
-    Load, PolicyKind, Pool, Request, SharedEvent, SiblingId, Ticket, Time, Usage,
+    AdapterKey, Coefficients, Config, Decision, EndpointId, EndpointProfile, Event, FailureKind,
+    FlowControl, Load, PolicyKind, Pool, Probe, Request, SharedEvent, SiblingId, Ticket, Time,
+    Usage,
 };
 use simulator::EngineConfig;
+use smallvec::SmallVec;
 
 use crate::{BLOCK_TOKENS, Dispatcher, Job, Placed, Told};
 
@@ -67,16 +69,20 @@ impl ProductConfig {
 #[derive(Debug)]
 pub struct Product {
     pool: Pool,
+    /// By engine; the last one it was, of an engine that is gone.
     endpoints: Vec<EndpointId>,
+    profiles: Vec<EndpointProfile>,
     /// Jobs from arrival to end.
     jobs: FxHashMap<u64, InPool>,
     by_ticket: FxHashMap<Ticket, u64>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct InPool {
     ticket: Ticket,
     prompt_tokens: u32,
+    /// Where to try next, in order.
+    fallbacks: SmallVec<[EndpointId; 4]>,
 }
 
 impl Product {
@@ -86,10 +92,13 @@ impl Product {
         let knowledge = config.knowledge;
         let mut pool = Pool::new(config.pool, seed);
         let profiles = engines.iter().map(|engine| profile(engine, knowledge));
-        let endpoints = profiles.map(|it| pool.join(Time::ZERO, it)).collect();
+        let profiles: Vec<EndpointProfile> = profiles.collect();
+        let join = |it: &EndpointProfile| pool.join(Time::ZERO, it.clone());
+        let endpoints = profiles.iter().map(join).collect();
         Self {
             pool,
             endpoints,
+            profiles,
             jobs: FxHashMap::default(),
             by_ticket: FxHashMap::default(),
         }
@@ -101,10 +110,32 @@ impl Product {
         self.pool.stats()
     }
 
-    fn observe(&mut self, now: f64, job: u64, event: impl FnOnce(InPool) -> Event<'static>) {
-        if let Some(&it) = self.jobs.get(&job) {
-            self.pool.observe(Time::from_secs_f64(now), event(it));
+    fn observe(&mut self, now: f64, job: u64, event: impl FnOnce(Ticket) -> Event<'static>) {
+        if let Some(it) = self.jobs.get(&job) {
+            self.pool
+                .observe(Time::from_secs_f64(now), event(it.ticket));
         }
+    }
+
+    fn engine_of(&self, endpoint: EndpointId) -> Option<u32> {
+        let place = self.endpoints.iter().position(|it| *it == endpoint);
+        place.map(|engine| engine as u32)
+    }
+
+    /// The next fallback of a job, which is charged now.
+    fn move_on(&mut self, now: Time, job: u64) -> Option<u32> {
+        let it = self.jobs.get_mut(&job)?;
+        let ticket = it.ticket;
+        while !self.jobs.get(&job)?.fallbacks.is_empty() {
+            let to = self.jobs.get_mut(&job)?.fallbacks.remove(0);
+            if let Some(engine) = self.engine_of(to)
+                && self.pool.endpoint(to).is_some()
+            {
+                self.pool.observe(now, Event::Moved { ticket, to });
+                return Some(engine);
+            }
+        }
+        None
     }
 
     fn finished(&mut self, now: f64, job: u64, output_tokens: u32, cached_tokens: u32) {
@@ -137,6 +168,7 @@ impl Dispatcher for Product {
             InPool {
                 ticket,
                 prompt_tokens,
+                fallbacks: SmallVec::new(),
             },
         );
         self.by_ticket.insert(ticket, job.id);
@@ -145,12 +177,11 @@ impl Dispatcher for Product {
     fn tell(&mut self, now: f64, told: Told) {
         match told {
             Told::FirstToken { job } => {
-                self.observe(now, job, |it| Event::FirstToken { ticket: it.ticket });
+                self.observe(now, job, |ticket| Event::FirstToken { ticket });
             }
-            Told::Progress { job, tokens } => self.observe(now, job, |it| Event::Progress {
-                ticket: it.ticket,
-                tokens,
-            }),
+            Told::Progress { job, tokens } => {
+                self.observe(now, job, |ticket| Event::Progress { ticket, tokens })
+            }
             Told::Finished {
                 job,
                 output_tokens,
@@ -191,6 +222,57 @@ impl Dispatcher for Product {
         self.pool.observe(Time::from_secs_f64(now), event);
     }
 
+    fn left(&mut self, now: f64, engine: u32) {
+        if let Some(&endpoint) = self.endpoints.get(engine as usize) {
+            let event = Event::Left { endpoint };
+            self.pool.observe(Time::from_secs_f64(now), event);
+        }
+    }
+
+    fn joined(&mut self, now: f64, engine: u32) {
+        // It may have gone and come back without anybody noticing.
+        self.left(now, engine);
+        if let Some(profile) = self.profiles.get(engine as usize) {
+            let endpoint = self.pool.join(Time::from_secs_f64(now), profile.clone());
+            self.endpoints[engine as usize] = endpoint;
+        }
+    }
+
+    /// As the gateway does: the failure is told, a server that broke a connection is probed at once, and the next
+    /// server is the decision's own next.
+    fn failed(&mut self, now: f64, job: &Job, engine: u32, retry: bool) -> Option<u32> {
+        let at = Time::from_secs_f64(now);
+        let ticket = self.jobs.get(&job.id)?.ticket;
+        if let Some(&endpoint) = self.endpoints.get(engine as usize) {
+            let kind = if retry {
+                FailureKind::Connect
+            } else {
+                FailureKind::Timeout
+            };
+            self.pool.observe(
+                at,
+                Event::Failed {
+                    ticket,
+                    endpoint,
+                    kind,
+                },
+            );
+            if retry {
+                let outcome = Probe::Refused;
+                self.pool.observe(at, Event::Probe { endpoint, outcome });
+            }
+        }
+        let next = if retry {
+            self.move_on(at, job.id)
+        } else {
+            None
+        };
+        if next.is_none() {
+            self.finished(now, job.id, 0, 0);
+        }
+        next
+    }
+
     fn share(&mut self, on: bool) {
         self.pool.share(on);
     }
@@ -220,10 +302,15 @@ impl Dispatcher for Product {
                 continue;
             };
             return Some(match decision {
-                Decision::Dispatch { endpoints, .. } => Placed::To {
-                    job,
-                    engine: endpoints.first().map_or(u32::MAX, |id| id.index() as u32),
-                },
+                Decision::Dispatch { mut endpoints, .. } => {
+                    let first = (!endpoints.is_empty()).then(|| endpoints.remove(0));
+                    if let Some(it) = self.jobs.get_mut(&job) {
+                        it.fallbacks = endpoints;
+                    }
+                    let engine = first.and_then(|id| self.engine_of(id));
+                    let engine = engine.unwrap_or(u32::MAX);
+                    Placed::To { job, engine }
+                }
                 Decision::Reject { ticket, .. } => {
                     self.jobs.remove(&job);
                     self.by_ticket.remove(&ticket);

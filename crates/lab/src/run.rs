@@ -16,9 +16,12 @@ mod book;
 mod events;
 mod fleet;
 mod host;
+mod storm;
+pub(crate) mod weather;
 
 use simulator::EngineConfig;
 
+use self::weather::Weather;
 use crate::{Dispatcher, RunOutcome, Workload};
 
 /// How gateways read the engines' metrics pages.
@@ -72,7 +75,11 @@ pub struct RunConfig {
     pub warmup: f64,
     /// A gateway hears of an answer in mid-stream each so many tokens; 0 means never.
     pub progress_tokens: u32,
-    /// Drives the step noise and the choice of gateways.
+    /// Whether what any engine has cached is at hand in all of them, at no cost: no fleet can do that, a bound can.
+    pub shared_kv: bool,
+    /// What goes wrong.
+    pub weather: Weather,
+    /// Drives the step noise, the choice of gateways and the weather.
     pub seed: u64,
 }
 
@@ -92,6 +99,8 @@ impl RunConfig {
             drain: 600.0,
             warmup: 120.0,
             progress_tokens: 16,
+            shared_kv: false,
+            weather: Weather::default(),
             seed,
         }
     }

@@ -507,6 +507,8 @@ mod tests {
             samples: Vec::new(),
             window: [2.0, 10.0],
             misplaced: 0,
+            dead_picks: 0,
+            retries: 0,
         };
         let summary = Summary::of(&run, Slo::default());
         assert_eq!((summary.shed, summary.unfinished), (1, 1));

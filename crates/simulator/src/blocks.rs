@@ -122,9 +122,7 @@ impl BlockPool {
         block.refs = 1;
         if std::mem::take(&mut block.named) {
             let hash = block.name;
-            let blocks = &self.blocks;
-            self.names
-                .remove(hash.0, id, |id| blocks[id as usize].name.0);
+            self.names.remove(hash.0, id);
             if let Some(events) = &mut self.events {
                 events.push(CacheEvent::Removed { hash });
             }

@@ -1,5 +1,6 @@
 //! Comparisons of toys.
 
+use parking_lot::Mutex;
 use simulator::EngineConfig;
 
 use super::*;

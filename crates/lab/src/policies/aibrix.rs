@@ -39,8 +39,9 @@ impl Rule for PrefixCache {
             .iter()
             .map(|view| f64::from(view.in_flight))
             .collect();
-        let stats = Spread::of(&running);
-        let all = 0..ask.engines();
+        let counts: Vec<f64> = ask.engines().iter().map(|&e| running[e]).collect();
+        let stats = Spread::of(&counts);
+        let all = ask.engines().iter().copied();
         let candidates: Vec<usize> = match self.gate {
             Gate::Difference(bound) if stats.most - stats.least > bound => Vec::new(),
             Gate::Ratio(bound)
@@ -52,7 +53,7 @@ impl Rule for PrefixCache {
             _ => all.collect(),
         };
         let warm = self.warmest(ask, candidates, &running, &stats, rng);
-        warm.or_else(|| least(0..ask.engines(), |e| running[e], rng))
+        warm.or_else(|| least(ask.engines().iter().copied(), |e| running[e], rng))
             .map_or(Verdict::Refuse, Verdict::Send)
     }
 }

@@ -38,11 +38,14 @@ impl Chwbl {
 impl Rule for Chwbl {
     fn choose(&mut self, ask: &Ask<'_>, _rng: &mut ChaCha8Rng) -> Verdict {
         let load = |engine: usize| f64::from(ask.fleet.engines[engine].in_flight);
-        let total: f64 = (0..ask.engines()).map(load).sum();
-        let bound = self.load_factor * (total + 1.0) / ask.engines() as f64;
+        let up = ask.engines();
+        let total: f64 = up.iter().map(|&engine| load(engine)).sum();
+        let bound = self.load_factor * (total + 1.0) / up.len() as f64;
         let key = key(ask.job.first_message, ask.job.adapter);
-        let home = self.walk(key).next();
+        let there = |engine: &usize| ask.fleet.engines[*engine].up;
+        let home = self.walk(key).find(there);
         self.walk(key)
+            .filter(there)
             .find(|&engine| load(engine) <= bound)
             .or(home)
             .map_or(Verdict::Refuse, Verdict::Send)

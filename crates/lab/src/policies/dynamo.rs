@@ -67,11 +67,12 @@ impl Dynamo {
 
 impl Rule for Dynamo {
     fn choose(&mut self, ask: &Ask<'_>, rng: &mut ChaCha8Rng) -> Verdict {
-        let costs: Vec<f64> = (0..ask.engines()).map(|e| self.cost(ask, e)).collect();
         if self.settings.temperature > 0.0 {
-            return Verdict::Send(soft_least(&costs, self.settings.temperature, rng));
+            let up = ask.engines();
+            let costs: Vec<f64> = up.iter().map(|&e| self.cost(ask, e)).collect();
+            return Verdict::Send(up[soft_least(&costs, self.settings.temperature, rng)]);
         }
-        least_of_all(ask, |engine| costs[engine], rng)
+        least_of_all(ask, |engine| self.cost(ask, engine), rng)
     }
 
     fn sent(&mut self, ask: &Ask<'_>, engine: usize) {

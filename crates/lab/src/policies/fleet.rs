@@ -46,6 +46,8 @@ struct Pending {
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) config: EngineConfig,
+    /// Whether discovery has it and it answers, as far as the gateway knows.
+    pub(super) up: bool,
     /// Jobs sent and not ended.
     pub(super) in_flight: u32,
     /// Of them, those whose first token passed.
@@ -74,6 +76,7 @@ impl View {
     fn new(config: &EngineConfig) -> Self {
         Self {
             config: config.clone(),
+            up: true,
             in_flight: 0,
             decoding: 0,
             pending_tokens: 0,
@@ -238,6 +241,19 @@ impl Fleet {
 
     /// A job ended; returns it unless it is unknown.
     pub(super) fn finish(&mut self, now: f64, job: u64) -> Option<Flight> {
+        let flight = self.release(now, job)?;
+        let view = &mut self.engines[flight.engine];
+        let seconds = now - flight.sent_at;
+        view.residence = if view.residence > 0.0 {
+            view.residence + RESIDENCE_SHARE * (seconds - view.residence)
+        } else {
+            seconds
+        };
+        Some(flight)
+    }
+
+    /// Takes a job's charge back; returns it unless it is unknown.
+    pub(super) fn release(&mut self, now: f64, job: u64) -> Option<Flight> {
         self.first_token(now, job);
         let flight = self.flights.remove(&job)?;
         let view = &mut self.engines[flight.engine];
@@ -246,12 +262,6 @@ impl Fleet {
         view.decoding -= 1;
         view.context_tokens -= tokens;
         view.decoding_tokens -= tokens;
-        let seconds = now - flight.sent_at;
-        view.residence = if view.residence > 0.0 {
-            view.residence + RESIDENCE_SHARE * (seconds - view.residence)
-        } else {
-            seconds
-        };
         Some(flight)
     }
 }

@@ -90,6 +90,18 @@ impl Dispatcher for FlowControl {
         self.gateway.adapters(engine, resident, wanted);
     }
 
+    fn left(&mut self, _now: f64, engine: u32) {
+        self.gateway.set_up(engine, false);
+    }
+
+    fn joined(&mut self, _now: f64, engine: u32) {
+        self.gateway.set_up(engine, true);
+    }
+
+    fn failed(&mut self, now: f64, job: &Job, engine: u32, retry: bool) -> Option<u32> {
+        self.gateway.failed(now, job, engine, retry)
+    }
+
     fn wake_at(&self) -> Option<f64> {
         let held = || self.bands.values().filter_map(VecDeque::front);
         let cycle = (self.open && held().next().is_some()).then_some(self.next_cycle);

@@ -143,6 +143,7 @@ pub(super) fn saturation(fleet: &Fleet, now: f64) -> f64 {
         }
         _ => 1.0,
     };
-    let sum: f64 = fleet.engines.iter().map(of).sum();
-    sum / fleet.engines.len().max(1) as f64
+    let up = || fleet.engines.iter().filter(|view| view.up);
+    let sum: f64 = up().map(of).sum();
+    sum / up().count().max(1) as f64
 }

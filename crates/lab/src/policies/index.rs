@@ -139,6 +139,12 @@ impl PrefixIndex {
         }
     }
 
+    /// An engine holds nothing any more.
+    pub(super) fn forget(&mut self, engine: usize) {
+        let recent = &mut self.engines[engine];
+        *recent = Recent::new(recent.room);
+    }
+
     /// Blocks in an engine's part.
     pub(super) fn held(&self, engine: usize) -> usize {
         self.engines[engine].places.len()

@@ -23,12 +23,14 @@ pub(super) fn affine(
     penalty: f64,
     ttft: impl Fn(usize) -> f64,
 ) -> Vec<usize> {
-    let (sticky, others): (Vec<usize>, Vec<usize>) =
-        (0..ask.engines()).partition(|&engine| ask.matched(engine) >= threshold);
+    let (sticky, others): (Vec<usize>, Vec<usize>) = ask
+        .engines()
+        .iter()
+        .partition(|&&engine| ask.matched(engine) >= threshold);
     let best = |of: &[usize]| of.iter().map(|&e| ttft(e)).fold(f64::INFINITY, f64::min);
     let too_late = !others.is_empty() && best(&sticky) - best(&others) > penalty;
     if sticky.is_empty() || too_late {
-        return (0..ask.engines()).collect();
+        return ask.engines().to_vec();
     }
     sticky
 }

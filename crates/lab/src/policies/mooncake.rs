@@ -22,7 +22,7 @@ pub(super) struct Conductor {
 
 impl Rule for Conductor {
     fn choose(&mut self, ask: &Ask<'_>, rng: &mut ChaCha8Rng) -> Verdict {
-        let Some(engine) = least(0..ask.engines(), |e| ttft(ask, e), rng) else {
+        let Some(engine) = least(ask.engines().iter().copied(), |e| ttft(ask, e), rng) else {
             return Verdict::Refuse;
         };
         let late = ttft(ask, engine) > m::MOONCAKE_TTFT_SECONDS

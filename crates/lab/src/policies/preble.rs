@@ -61,10 +61,9 @@ fn windows(engines: usize) -> Vec<Window> {
 
 /// The engines that hold the longest match, and its tokens.
 fn owners(ask: &Ask<'_>) -> (Vec<usize>, u32) {
-    let longest = (0..ask.engines()).map(|e| ask.cached(e)).max().unwrap_or(0);
-    let owners = (0..ask.engines())
-        .filter(|&e| ask.cached(e) == longest)
-        .collect();
+    let up = || ask.engines().iter().copied();
+    let longest = up().map(|e| ask.cached(e)).max().unwrap_or(0);
+    let owners = up().filter(|&e| ask.cached(e) == longest).collect();
     (owners, longest)
 }
 
@@ -109,10 +108,10 @@ impl E2 {
     }
 
     /// The lightest engine if `engine` is the heaviest by too much.
-    fn relieved(&self, engine: usize) -> usize {
+    fn relieved(&self, ask: &Ask<'_>, engine: usize) -> usize {
         let load = |e: usize| self.windows[e].seconds;
         let by_load = |a: &usize, b: &usize| load(*a).total_cmp(&load(*b));
-        let engines = 0..self.windows.len();
+        let engines = ask.engines().iter().copied();
         let heaviest = engines.clone().max_by(by_load).unwrap_or(engine);
         let lightest = engines.min_by(by_load).unwrap_or(engine);
         let uneven = load(heaviest) > m::PREBLE_BALANCE * load(lightest);
@@ -132,7 +131,7 @@ impl Rule for E2 {
         let (owners, cached) = owners(ask);
         if cached > ask.job.prompt_tokens - cached {
             return least(owners, |e| self.cost(ask, e), rng)
-                .map_or(Verdict::Refuse, |e| Verdict::Send(self.relieved(e)));
+                .map_or(Verdict::Refuse, |e| Verdict::Send(self.relieved(ask, e)));
         }
         least_of_all(ask, |e| self.cost(ask, e), rng)
     }

@@ -56,10 +56,11 @@ pub(super) struct Predicted;
 
 impl Rule for Predicted {
     fn choose(&mut self, ask: &Ask<'_>, rng: &mut ChaCha8Rng) -> Verdict {
-        let ttfts: Vec<f64> = (0..ask.engines()).map(|e| ttft(ask, e)).collect();
-        let tpots: Vec<f64> = (0..ask.engines()).map(|e| tpot(ask, e)).collect();
+        let all = 0..ask.fleet.engines.len();
+        let ttfts: Vec<f64> = all.clone().map(|e| ttft(ask, e)).collect();
+        let tpots: Vec<f64> = all.map(|e| tpot(ask, e)).collect();
         let among = if rng.random_bool(m::PREDICTED_EXPLORE) {
-            (0..ask.engines()).collect()
+            ask.engines().to_vec()
         } else {
             affine(
                 ask,

@@ -15,6 +15,8 @@ pub(super) struct Ask<'a> {
     pub(super) now: f64,
     pub(super) job: &'a Job,
     pub(super) fleet: &'a Fleet,
+    /// Engines that are there, ascending.
+    pub(super) up: &'a [usize],
     /// The prefix index, of policies that have one.
     pub(super) index: Option<&'a PrefixIndex>,
     /// Tokens of the prompt that the index finds on each engine; zeros without an index.
@@ -22,9 +24,9 @@ pub(super) struct Ask<'a> {
 }
 
 impl Ask<'_> {
-    /// Number of engines.
-    pub(super) fn engines(&self) -> usize {
-        self.fleet.engines.len()
+    /// The engines that can be chosen, at least one.
+    pub(super) fn engines(&self) -> &[usize] {
+        self.up
     }
 
     /// Tokens of the prompt that would be found on an engine: at most all but one, which is always computed.
@@ -78,6 +80,8 @@ pub(super) struct Gateway {
     rule: Box<dyn Rule>,
     rng: ChaCha8Rng,
     hits: Vec<u32>,
+    /// Engines that are there, ascending.
+    up: Vec<usize>,
 }
 
 impl Gateway {
@@ -93,12 +97,13 @@ impl Gateway {
             rule,
             rng: ChaCha8Rng::seed_from_u64(seed),
             hits: vec![0; engines.len()],
+            up: (0..engines.len()).collect(),
         }
     }
 
     /// Decides on a job and charges it.
     pub(super) fn place(&mut self, now: f64, job: &Job) -> Placed {
-        if self.fleet.engines.is_empty() {
+        if self.up.is_empty() {
             return Placed::Shed { job: job.id };
         }
         if let Some(index) = &self.index {
@@ -108,6 +113,7 @@ impl Gateway {
             now,
             job,
             fleet: &self.fleet,
+            up: &self.up,
             index: self.index.as_ref(),
             hits: &self.hits,
         };
@@ -165,9 +171,43 @@ impl Gateway {
     }
 
     fn scraped(&mut self, engine: usize, gauge: Gauge) {
+        if self.fleet.engines.get(engine).is_some_and(|it| !it.up) {
+            self.set_up(engine as u32, true);
+        }
         if let Some(view) = self.fleet.engines.get_mut(engine) {
             view.gauge = Some(gauge);
             self.rule.scraped(engine, gauge);
+        }
+    }
+
+    /// An engine is there or not. One that comes back has an empty cache.
+    pub(super) fn set_up(&mut self, engine: u32, up: bool) {
+        let engine = engine as usize;
+        let Some(view) = self.fleet.engines.get_mut(engine) else {
+            return;
+        };
+        view.up = up;
+        view.gauge = None;
+        if let Some(index) = &mut self.index {
+            index.forget(engine);
+        }
+        let all = self.fleet.engines.iter().enumerate();
+        self.up = all.filter(|(_, it)| it.up).map(|(at, _)| at).collect();
+    }
+
+    /// An engine failed a job. One that broke a connection counts as gone until discovery or a metrics page says
+    /// otherwise; with `retry` the policy chooses again.
+    pub(super) fn failed(&mut self, now: f64, job: &Job, engine: u32, retry: bool) -> Option<u32> {
+        if let Some(flight) = self.fleet.release(now, job.id) {
+            self.rule.finished(&flight, 0);
+        }
+        if !retry {
+            return None;
+        }
+        self.set_up(engine, false);
+        match self.place(now, job) {
+            Placed::To { engine, .. } => Some(engine),
+            Placed::Shed { .. } => None,
         }
     }
 
@@ -211,6 +251,18 @@ impl Dispatcher for Push {
     fn adapters(&mut self, _now: f64, engine: u32, resident: &[u32], wanted: &[u32]) {
         self.gateway.adapters(engine, resident, wanted);
     }
+
+    fn left(&mut self, _now: f64, engine: u32) {
+        self.gateway.set_up(engine, false);
+    }
+
+    fn joined(&mut self, _now: f64, engine: u32) {
+        self.gateway.set_up(engine, true);
+    }
+
+    fn failed(&mut self, now: f64, job: &Job, engine: u32, retry: bool) -> Option<u32> {
+        self.gateway.failed(now, job, engine, retry)
+    }
 }
 
 /// The engine of the least cost among `engines`, at random among equals; `None` if there is none.
@@ -246,5 +298,5 @@ pub(super) fn least_of_all(
     cost: impl Fn(usize) -> f64,
     rng: &mut ChaCha8Rng,
 ) -> Verdict {
-    least(0..ask.engines(), cost, rng).map_or(Verdict::Refuse, Verdict::Send)
+    least(ask.engines().iter().copied(), cost, rng).map_or(Verdict::Refuse, Verdict::Send)
 }

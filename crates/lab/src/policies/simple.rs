@@ -14,7 +14,8 @@ pub(super) struct Random;
 
 impl Rule for Random {
     fn choose(&mut self, ask: &Ask<'_>, rng: &mut ChaCha8Rng) -> Verdict {
-        Verdict::Send(rng.random_range(0..ask.engines()))
+        let up = ask.engines();
+        Verdict::Send(up[rng.random_range(0..up.len())])
     }
 }
 
@@ -26,9 +27,11 @@ pub(super) struct RoundRobin {
 
 impl Rule for RoundRobin {
     fn choose(&mut self, ask: &Ask<'_>, _rng: &mut ChaCha8Rng) -> Verdict {
-        let engine = self.next % ask.engines();
-        self.next = engine + 1;
-        Verdict::Send(engine)
+        let up = ask.engines();
+        let next = up.iter().find(|&&engine| engine >= self.next);
+        let engine = next.or(up.first()).copied();
+        self.next = engine.map_or(0, |engine| engine + 1);
+        engine.map_or(Verdict::Refuse, Verdict::Send)
     }
 }
 
@@ -65,12 +68,14 @@ pub(super) struct TwoChoices(pub(super) Count);
 
 impl Rule for TwoChoices {
     fn choose(&mut self, ask: &Ask<'_>, rng: &mut ChaCha8Rng) -> Verdict {
-        let engines = ask.engines();
+        let up = ask.engines();
+        let engines = up.len();
         let first = rng.random_range(0..engines);
         let second = match engines {
             1 => first,
             _ => (first + 1 + rng.random_range(0..engines - 1)) % engines,
         };
+        let (first, second) = (up[first], up[second]);
         let pick = least([first, second], |engine| self.0.of(ask, engine), rng);
         Verdict::Send(pick.unwrap_or(first))
     }

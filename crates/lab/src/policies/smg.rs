@@ -39,15 +39,17 @@ impl CacheAware {
 
 impl Rule for CacheAware {
     fn choose(&mut self, ask: &Ask<'_>, _rng: &mut ChaCha8Rng) -> Verdict {
-        let loads = || ask.fleet.engines.iter().map(|view| view.in_flight);
+        let up = || ask.engines().iter().copied();
+        let load = |engine: usize| ask.fleet.engines[engine].in_flight;
+        let loads = || up().map(load);
         let (least, most) = (loads().min().unwrap_or(0), loads().max().unwrap_or(0));
         let uneven = most - least > self.balance_abs
             && f64::from(most) > self.balance_rel * f64::from(least);
-        let warmest = (0..ask.engines()).max_by_key(|&e| (ask.hits[e], self.last[e]));
+        let warmest = up().max_by_key(|&e| (ask.hits[e], self.last[e]));
         let prompt = f64::from(ask.job.prompt_tokens.max(1));
         let warm = warmest
             .filter(|&engine| f64::from(ask.hits[engine]) / prompt > self.threshold && !uneven);
-        warm.or_else(|| loads().position(|load| load == least))
+        warm.or_else(|| up().find(|&engine| load(engine) == least))
             .map_or(Verdict::Refuse, Verdict::Send)
     }
 
@@ -105,9 +107,9 @@ impl LeastLoad {
 
 impl Rule for LeastLoad {
     fn choose(&mut self, ask: &Ask<'_>, _rng: &mut ChaCha8Rng) -> Verdict {
-        let reports = (0..ask.engines()).any(|engine| self.fresh(engine, ask.now).is_some());
-        (0..ask.engines())
-            .map(|engine| (engine, self.score(ask, engine, reports)))
+        let up = || ask.engines().iter().copied();
+        let reports = up().any(|engine| self.fresh(engine, ask.now).is_some());
+        up().map(|engine| (engine, self.score(ask, engine, reports)))
             .min_by(|(_, a), (_, b)| a.total_cmp(b))
             .map_or(Verdict::Refuse, |(engine, _)| Verdict::Send(engine))
     }

@@ -22,6 +22,12 @@ pub(super) struct Record {
     pub(super) gateway: usize,
     pub(super) engine: Option<u32>,
     pub(super) stage: Stage,
+    /// How often it was sent to an engine.
+    pub(super) attempt: u32,
+    /// Of its answer nothing reaches the gateway before the end.
+    pub(super) unstreamed: bool,
+    /// Nothing crosses the network before what was sent earlier.
+    pub(super) reached: f64,
     /// Whether it counts, or belongs to the warm-up.
     pub(super) measured: bool,
     first: Option<f64>,
@@ -58,6 +64,9 @@ impl Book {
             gateway,
             engine: None,
             stage: Stage::Queued,
+            attempt: 0,
+            unstreamed: false,
+            reached: 0.0,
             first: None,
             ended: None,
             cached: 0,
@@ -83,9 +92,22 @@ impl Book {
     /// A queued job goes to an engine.
     pub(super) fn send(&mut self, slot: usize, engine: u32) {
         let record = &mut self.records[slot];
+        self.queued -= u32::from(record.stage == Stage::Queued);
         record.stage = Stage::Sent;
         record.engine = Some(engine);
-        self.queued -= 1;
+        record.attempt += 1;
+        (record.unreported, record.seen, record.first) = (0, 0, None);
+    }
+
+    /// Whether the answer to a job has begun, as far as the gateway knows.
+    pub(super) fn begun(&self, slot: usize) -> bool {
+        let record = &self.records[slot];
+        record.first.is_some() && !record.unstreamed
+    }
+
+    /// All jobs so far.
+    pub(super) fn slots(&self) -> impl Iterator<Item = (usize, &Record)> {
+        self.records.iter().enumerate()
     }
 
     /// The first token reached the gateway.
@@ -118,12 +140,13 @@ impl Record {
     fn outcome(&self, over: f64) -> JobOutcome {
         let at = self.job.at;
         let (ended, end) = self.ended.unwrap_or((over, End::Unfinished));
-        // Never served is never served: a refusal must not look better than a long wait.
-        let ttft = self.first.unwrap_or(over) - at;
+        // Never served is never served: a refusal or a cut answer must not look better than a long wait.
+        let first = self.first.filter(|_| end != End::Failed);
+        let ttft = first.unwrap_or(over) - at;
         let e2e = if end == End::Finished { ended } else { over } - at;
         let gaps = self.seen.saturating_sub(1);
-        let decoding = self.first.map_or(0.0, |first| ended - first);
-        let tpot = if gaps > 0 {
+        let decoding = first.map_or(0.0, |first| ended - first);
+        let tpot = if gaps > 0 && first.is_some() {
             decoding / f64::from(gaps)
         } else {
             0.0

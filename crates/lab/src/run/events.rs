@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 
 use scheduling::SharedEvent;
 
+use super::weather::ChangeKind;
 use crate::Job;
 
 /// One thing that will happen.
@@ -12,12 +13,23 @@ use crate::Job;
 pub(super) enum Event {
     /// A client sends a job. `open`: it came from the stream of jobs that depend on no answer.
     Arrival { job: Box<Job>, open: bool },
-    /// A job reaches the engine it was sent to.
-    Delivered { slot: usize },
-    /// An engine's step is over.
-    StepDone { engine: usize },
-    /// Part of an answer reaches the gateway.
-    Answer { slot: usize, answer: Answer },
+    /// A job reaches the engine it was sent to, for the `attempt`th time.
+    Delivered { slot: usize, attempt: u32 },
+    /// A step of an engine is over, unless the engine is gone since: `life` counts how often it came.
+    StepDone { engine: usize, life: u32 },
+    /// Part of an answer to a job's `attempt`th try reaches the gateway.
+    Answer {
+        slot: usize,
+        attempt: u32,
+        answer: Answer,
+    },
+    /// Something happens to an engine, or to all.
+    Change {
+        engine: Option<usize>,
+        kind: ChangeKind,
+    },
+    /// Discovery tells the gateways whether an engine is there.
+    Discovered { engine: usize, there: bool },
     /// An engine writes its metrics page.
     Scrape { engine: usize },
     /// A metrics page reaches the gateways.
@@ -38,14 +50,21 @@ pub(super) enum Event {
 /// Part of an answer on its way.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Answer {
-    First { cached: u32 },
+    First {
+        cached: u32,
+    },
     Tokens(u32),
     Finished,
     Refused,
+    /// Nobody is there any more, or nothing came in time.
+    Broken {
+        /// Whether another engine may be tried.
+        retry: bool,
+    },
 }
 
 /// What a scrape reads.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Page {
     pub(super) engine: usize,
     pub(super) running: u32,
@@ -113,11 +132,11 @@ mod tests {
     fn earliest_first_and_ties_as_planned() {
         let mut events = Events::default();
         for (at, engine) in [(2.0, 0), (1.0, 1), (2.0, 2), (1.0, 3)] {
-            events.plan(at, Event::StepDone { engine });
+            events.plan(at, Event::StepDone { engine, life: 0 });
         }
         let order: Vec<usize> = std::iter::from_fn(|| events.pop())
             .filter_map(|(_, event)| match event {
-                Event::StepDone { engine } => Some(engine),
+                Event::StepDone { engine, .. } => Some(engine),
                 _ => None,
             })
             .collect();

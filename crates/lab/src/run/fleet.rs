@@ -8,10 +8,10 @@ use scheduling::SharedEvent;
 use simulator::{Output, OutputKind};
 
 use super::RunConfig;
-use super::book::Book;
+use super::book::{Book, Stage};
 use super::events::{Answer, Event, Events, Page};
 use super::host::Host;
-use crate::{Dispatcher, End, Job, Placed, RunOutcome, Sample, Told, Workload};
+use crate::{BLOCK_TOKENS, Dispatcher, End, Job, Placed, RunOutcome, Sample, Told, Workload};
 
 /// Seconds from one sample of the fleet to the next.
 const SAMPLE_EVERY: f64 = 1.0;
@@ -20,27 +20,31 @@ const SHORTEST_WAKE: f64 = 1e-6;
 /// A dispatcher that places nothing but nonsense is asked no more than so often at a time.
 const MOST_NONSENSE: u64 = 1000;
 
-struct Gateway {
-    dispatcher: Box<dyn Dispatcher>,
+pub(super) struct Gateway {
+    pub(super) dispatcher: Box<dyn Dispatcher>,
     wake: Option<f64>,
 }
 
 pub(super) struct Fleet {
-    config: RunConfig,
-    now: f64,
+    pub(super) config: RunConfig,
+    pub(super) now: f64,
     over: f64,
     window: [f64; 2],
-    events: Events,
-    hosts: Vec<Host>,
-    gateways: Vec<Gateway>,
+    pub(super) events: Events,
+    pub(super) hosts: Vec<Host>,
+    pub(super) gateways: Vec<Gateway>,
     workload: Box<dyn Workload>,
-    book: Book,
+    pub(super) book: Book,
     /// Arrivals that are planned.
     coming: usize,
     rng: ChaCha8Rng,
+    /// Chance of the weather, apart from the other so that a calm run is what it was.
+    pub(super) storm: ChaCha8Rng,
     outputs: Vec<Output>,
     samples: Vec<Sample>,
-    misplaced: u64,
+    pub(super) misplaced: u64,
+    pub(super) dead_picks: u64,
+    pub(super) retries: u64,
 }
 
 impl Fleet {
@@ -72,9 +76,12 @@ impl Fleet {
             book: Book::default(),
             coming: 0,
             rng: ChaCha8Rng::seed_from_u64(mix(config.seed, 0)),
+            storm: ChaCha8Rng::seed_from_u64(mix(config.seed, u64::MAX)),
             outputs: Vec::new(),
             samples: Vec::new(),
             misplaced: 0,
+            dead_picks: 0,
+            retries: 0,
             config,
         }
     }
@@ -100,6 +107,7 @@ impl Fleet {
         if self.gateways.is_empty() {
             return;
         }
+        self.forecast();
         self.next_arrival();
         self.events.plan(0.0, Event::Sample);
         if let Some(scrape) = self.config.scrape {
@@ -123,9 +131,18 @@ impl Fleet {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Arrival { job, open } => self.arrival(job, open),
-            Event::Delivered { slot } => self.delivered(slot),
-            Event::StepDone { engine } => self.step_done(engine),
-            Event::Answer { slot, answer } => self.answer(slot, answer),
+            Event::Delivered { slot, attempt } => self.delivered(slot, attempt),
+            Event::StepDone { engine, life } if life == self.hosts[engine].life => {
+                self.step_done(engine);
+            }
+            Event::StepDone { .. } => {}
+            Event::Answer {
+                slot,
+                attempt,
+                answer,
+            } => self.answer(slot, attempt, answer),
+            Event::Change { engine, kind } => self.change(engine, kind),
+            Event::Discovered { engine, there } => self.discovered(engine, there),
             Event::Scrape { engine } => self.scrape(engine),
             Event::Page(page) => self.page(&page),
             Event::Share { gateway } => self.share(gateway),
@@ -175,7 +192,7 @@ impl Fleet {
     }
 
     /// Takes what a dispatcher has decided by now.
-    fn poke(&mut self, gateway: usize) {
+    pub(super) fn poke(&mut self, gateway: usize) {
         let nonsense = self.misplaced + MOST_NONSENSE;
         while self.misplaced < nonsense {
             match self.gateways[gateway].dispatcher.next(self.now) {
@@ -229,9 +246,7 @@ impl Fleet {
             self.end(slot, End::Shed);
             return;
         }
-        self.book.send(slot, engine);
-        let at = self.now + self.config.network_delay;
-        self.events.plan(at, Event::Delivered { slot });
+        self.send(slot, engine);
     }
 
     fn shed(&mut self, gateway: usize, job: u64) {
@@ -242,7 +257,7 @@ impl Fleet {
     }
 
     /// A job has its outcome; what its client does next follows from that.
-    fn end(&mut self, slot: usize, end: End) {
+    pub(super) fn end(&mut self, slot: usize, end: End) {
         self.book.end(slot, self.now, end);
         let next = self.workload.finished(&self.book.get(slot).job, self.now);
         if let Some(job) = next {
@@ -272,26 +287,73 @@ impl Fleet {
         }
     }
 
-    fn delivered(&mut self, slot: usize) {
+    fn delivered(&mut self, slot: usize, attempt: u32) {
         let record = self.book.get(slot);
+        if record.stage != Stage::Sent || record.attempt != attempt {
+            return;
+        }
         let Some(engine) = record.engine.map(|engine| engine as usize) else {
             return;
         };
-        if self.hosts[engine].submit(self.now, slot, &record.job) {
+        if !self.hosts[engine].there {
+            self.send_back(slot, Answer::Broken { retry: true });
+            return;
+        }
+        if self.strikes(self.config.weather.lost) {
+            let at = self.now + self.config.weather.first_byte;
+            let answer = Answer::Broken { retry: false };
+            self.events.plan(
+                at,
+                Event::Answer {
+                    slot,
+                    attempt,
+                    answer,
+                },
+            );
+            return;
+        }
+        let unstreamed = self.strikes(self.config.weather.unstreamed);
+        let given = self.given(slot);
+        let record = self.book.get(slot);
+        record.unstreamed = unstreamed;
+        if self.hosts[engine].submit(self.now, slot, &record.job, given) {
             self.step(engine);
         } else {
             self.send_back(slot, Answer::Refused);
         }
     }
 
-    fn send_back(&mut self, slot: usize, answer: Answer) {
-        let at = self.now + self.config.network_delay;
-        self.events.plan(at, Event::Answer { slot, answer });
+    /// Blocks of a job's prompt that some engine has, where they share.
+    fn given(&mut self, slot: usize) -> u32 {
+        if !self.config.shared_kv {
+            return 0;
+        }
+        let job = &self.book.get(slot).job;
+        let full = (job.prompt_tokens / BLOCK_TOKENS) as usize;
+        let prompt = &job.blocks[..full.min(job.blocks.len())];
+        let cached = |host: &Host| host.engine.cached_prefix_blocks(prompt) as u32;
+        self.hosts.iter().map(cached).max().unwrap_or(0)
+    }
+
+    pub(super) fn send_back(&mut self, slot: usize, answer: Answer) {
+        let at = self.now + self.crossing();
+        let record = self.book.get(slot);
+        record.reached = at.max(record.reached);
+        let (at, attempt) = (record.reached, record.attempt);
+        self.events.plan(
+            at,
+            Event::Answer {
+                slot,
+                attempt,
+                answer,
+            },
+        );
     }
 
     fn step(&mut self, engine: usize) {
         if let Some(end) = self.hosts[engine].start(self.now, self.window) {
-            self.events.plan(end, Event::StepDone { engine });
+            let life = self.hosts[engine].life;
+            self.events.plan(end, Event::StepDone { engine, life });
         }
     }
 
@@ -332,9 +394,12 @@ impl Fleet {
         }
     }
 
-    fn answer(&mut self, slot: usize, answer: Answer) {
+    fn answer(&mut self, slot: usize, attempt: u32, answer: Answer) {
         let record = self.book.get(slot);
-        let (gateway, job) = (record.gateway, record.job.id);
+        if record.stage != Stage::Sent || record.attempt != attempt {
+            return;
+        }
+        let (gateway, job, unstreamed) = (record.gateway, record.job.id, record.unstreamed);
         let told = match answer {
             Answer::First { cached } => {
                 self.book.first(slot, self.now, cached);
@@ -354,7 +419,12 @@ impl Fleet {
                 self.end(slot, if refused { End::Shed } else { End::Finished });
                 told
             }
+            Answer::Broken { retry } => return self.broken(slot, retry),
         };
+        let ended = matches!(told, Told::Finished { .. });
+        if unstreamed && !ended {
+            return;
+        }
         self.gateways[gateway].dispatcher.tell(self.now, told);
         // Tokens in mid-stream free nothing.
         if !matches!(answer, Answer::Tokens(_)) {
@@ -366,9 +436,10 @@ impl Fleet {
         let Some(scrape) = self.config.scrape else {
             return;
         };
-        let page = Box::new(self.hosts[engine].page(engine));
-        self.events
-            .plan(self.now + scrape.delay.max(0.0), Event::Page(page));
+        if let Some((page, delay)) = self.shown(engine, scrape.delay.max(0.0)) {
+            let at = self.now + delay;
+            self.events.plan(at, Event::Page(Box::new(page)));
+        }
         let next = self.now + scrape.period.max(1e-3);
         self.events.plan(next, Event::Scrape { engine });
     }
@@ -411,7 +482,9 @@ impl Fleet {
     }
 
     fn outcome(self, began: Instant) -> RunOutcome {
-        let stats: Vec<_> = self.hosts.iter().map(|host| host.engine.stats()).collect();
+        let counted = self.hosts.iter().map(Host::counted);
+        let [preemptions, adapter_loads] =
+            counted.fold([0; 2], |sum, it| [sum[0] + it[0], sum[1] + it[1]]);
         RunOutcome {
             policy: String::new(),
             workload: String::new(),
@@ -420,18 +493,20 @@ impl Fleet {
             virtual_seconds: self.now,
             real_seconds: began.elapsed().as_secs_f64(),
             jobs: self.book.outcomes(self.now),
-            preemptions: stats.iter().map(|it| it.preemptions).sum(),
-            adapter_loads: stats.iter().map(|it| it.adapter_loads).sum(),
+            preemptions,
+            adapter_loads,
             busy: self.hosts.iter().map(|host| host.busy).collect(),
             samples: self.samples,
             window: [self.window[0].min(self.now), self.window[1].min(self.now)],
             misplaced: self.misplaced,
+            dead_picks: self.dead_picks,
+            retries: self.retries,
         }
     }
 }
 
 /// Seeds that have nothing to do with each other, from one (the finaliser of SplitMix64).
-fn mix(seed: u64, stream: u64) -> u64 {
+pub(super) fn mix(seed: u64, stream: u64) -> u64 {
     let mut z = seed
         .wrapping_add(stream.wrapping_mul(0x9e37_79b9_7f4a_7c15))
         .wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -10,6 +10,17 @@ use crate::Job;
 pub(super) struct Host {
     pub(super) engine: Engine,
     stepping: bool,
+    /// Whether it is there, and how often it came.
+    pub(super) there: bool,
+    pub(super) life: u32,
+    /// Its steps take so many times as long.
+    pub(super) slow: f64,
+    /// The page that froze.
+    pub(super) frozen: Option<Page>,
+    /// Pages it wrote.
+    pub(super) pages: u64,
+    /// Preemptions and adapter loads of its former lives.
+    past: [u64; 2],
     /// Seconds it computed within the measured window.
     pub(super) busy: f64,
 }
@@ -19,12 +30,37 @@ impl Host {
         Self {
             engine: Engine::new(config, seed),
             stepping: false,
+            there: true,
+            life: 0,
+            slow: 1.0,
+            frozen: None,
+            pages: 0,
+            past: [0; 2],
             busy: 0.0,
         }
     }
 
-    /// Puts a job into the engine's queue under the name `slot`; false if the engine refuses it.
-    pub(super) fn submit(&mut self, now: f64, slot: usize, job: &Job) -> bool {
+    /// It is gone, and with it all that it did and knew; `seed` is that of its next life.
+    pub(super) fn lose(&mut self, seed: u64) {
+        self.past = self.counted();
+        self.engine = Engine::new(self.engine.config().clone(), seed);
+        self.there = false;
+        self.stepping = false;
+        self.life += 1;
+    }
+
+    /// Preemptions and adapter loads of all its lives.
+    pub(super) fn counted(&self) -> [u64; 2] {
+        let stats = self.engine.stats();
+        [
+            self.past[0] + stats.preemptions,
+            self.past[1] + stats.adapter_loads,
+        ]
+    }
+
+    /// Puts a job into the engine's queue under the name `slot`, of whose prompt the first `given` blocks need not be
+    /// computed; false if the engine refuses it.
+    pub(super) fn submit(&mut self, now: f64, slot: usize, job: &Job, given: u32) -> bool {
         let sequence = Sequence {
             id: slot as u64,
             prompt: job.blocks.clone(),
@@ -34,7 +70,7 @@ impl Host {
             // The engine's smaller goes first, a request's larger.
             priority: job.priority.saturating_neg(),
         };
-        self.engine.submit(now, sequence).is_ok()
+        self.engine.submit_with(now, sequence, given).is_ok()
     }
 
     /// Starts a step if none is under way and there is work; returns when it will be over.
@@ -44,7 +80,7 @@ impl Host {
         }
         let plan = self.engine.step(now)?;
         self.stepping = true;
-        let end = now + plan.duration;
+        let end = now + plan.duration * self.slow;
         self.busy += (end.min(window[1]) - now.max(window[0])).max(0.0);
         Some(end)
     }

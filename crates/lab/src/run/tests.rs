@@ -328,3 +328,5 @@ fn dispatchers_hear_late_what_crosses_the_network() {
     // 39 tokens after the first: two reports of 16, and the rest.
     assert_eq!(at(|told| matches!(told, Told::Progress { .. })).len(), 3);
 }
+
+mod weather;

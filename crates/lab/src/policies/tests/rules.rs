@@ -26,6 +26,7 @@ struct Scene {
     fleet: Fleet,
     index: PrefixIndex,
     hits: Vec<u32>,
+    up: Vec<usize>,
     now: f64,
     sent: u64,
 }
@@ -37,6 +38,7 @@ impl Scene {
             fleet: Fleet::new(&engines),
             index: PrefixIndex::new(gaie_index(), &engines),
             hits: hits.to_vec(),
+            up: (0..hits.len()).collect(),
             now: 0.0,
             sent: 1000,
         }
@@ -72,6 +74,7 @@ impl Scene {
             now: self.now,
             job,
             fleet: &self.fleet,
+            up: &self.up,
             index: Some(&self.index),
             hits: &self.hits,
         }
