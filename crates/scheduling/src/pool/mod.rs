@@ -171,6 +171,13 @@ impl Pool {
         if pending { Some(self.now) } else { self.wake }
     }
 
+    /// Another bound of the prefix index from now on, see `Config::index_blocks`. A smaller one gives memory back at
+    /// once: what was not used for longest goes first, what requests in flight use stays.
+    pub fn set_index_blocks(&mut self, blocks: usize) {
+        self.config.index_blocks = blocks;
+        self.bound_index();
+    }
+
     /// One endpoint now, for status pages and metrics.
     pub fn endpoint(&self, id: EndpointId) -> Option<EndpointView> {
         self.view(self.now, id)
@@ -279,6 +286,10 @@ impl Pool {
 
     /// The index remembers what a few fleets hold, within its bound.
     fn bound_index(&mut self) {
+        // Between the last that left and the next that joins there is nothing to go by.
+        if self.ids().next().is_none() {
+            return;
+        }
         let endpoints = self.slots.iter().filter_map(|slot| slot.endpoint.as_ref());
         let tokens: u64 = endpoints
             .map(|endpoint| endpoint.capacity(&self.config))

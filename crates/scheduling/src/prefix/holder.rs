@@ -128,6 +128,25 @@ impl Holder {
         }
     }
 
+    /// Runs have new names.
+    pub(crate) fn rename(&mut self, place: impl Fn(u32) -> u32) {
+        let renamed = std::mem::take(&mut self.copies)
+            .into_iter()
+            .map(|(run, held)| {
+                let (newer, older) = (place(held.newer), place(held.older));
+                (
+                    place(run),
+                    Held {
+                        newer,
+                        older,
+                        ..held
+                    },
+                )
+            });
+        self.copies = renamed.collect();
+        (self.newest, self.oldest) = (place(self.newest), place(self.oldest));
+    }
+
     fn link_newest(&mut self, run: u32) {
         let second = self.newest;
         self.set(run, |it| {

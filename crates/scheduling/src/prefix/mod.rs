@@ -13,7 +13,10 @@
 //! A run that no endpoint holds stays as a *ghost* until the bound on blocks needs its room: a prompt that the tree
 //! knows further than any endpoint does is work done twice, the signal behind the price on recomputation.
 //!
-//! State: 8 bytes per distinct block, about 120 bytes per run, about 40 per run and endpoint that holds it.
+//! State: 8 bytes per distinct block, some 130 bytes per run, some 50 per run and endpoint that holds it (each 1.0 to
+//! 1.8 times that, as tables grow by doubling). With runs of 25 blocks and more that is under 16 bytes a block, which is
+//! what the bound allows: so many blocks, and sixteen times as many bytes. What exceeds either goes, least recently
+//! used first and the end of a prefix before its beginning, so a prefix in use or often used stays whole.
 
 mod bits;
 mod holder;
@@ -28,6 +31,15 @@ use holder::{Holder, NIL};
 
 /// Least blocks that an eviction cuts off a longer run, so that pressure does not shred the tree.
 const LEAST_CUT: usize = 16;
+
+/// Bytes that the bound allows for a block.
+const BYTES_PER_BLOCK: usize = 16;
+/// Bytes of a run, less its hashes: itself, its entry in the table by first hash, what the allocator adds.
+const RUN_BYTES: usize = size_of::<Run>() + 16 + 1 + 16;
+/// Bytes of an endpoint's copy of a run: its entry in the endpoint's table.
+const COPY_BYTES: usize = size_of::<(u32, holder::Held)>() + 1;
+/// A table that is this much larger than its content gives room back when the bound sinks.
+const SLACK: usize = 2;
 
 /// A stretch of blocks that were always used together.
 #[derive(Debug)]
@@ -54,6 +66,7 @@ pub(crate) struct Index {
     newest: u32,
     oldest: u32,
     blocks: usize,
+    copies: usize,
     bound: usize,
     stamp: u64,
 }
@@ -90,14 +103,21 @@ impl Index {
             newest: NIL,
             oldest: NIL,
             blocks: 0,
+            copies: 0,
             bound,
             stamp: 0,
         }
     }
 
-    /// At most this many blocks from now on; those in use stay all the same.
+    /// At most this many blocks from now on; those in use stay all the same. What is too much goes at once, and so
+    /// does the memory it took.
     pub(crate) fn set_bound(&mut self, blocks: usize) {
         self.bound = blocks;
+        let before = self.runs();
+        self.make_room(0);
+        if self.runs() < before && self.runs() * SLACK <= self.runs.len() {
+            self.compact();
+        }
     }
 
     /// The longest hit of every endpoint below `endpoints`.
@@ -142,6 +162,7 @@ impl Index {
     /// A request with `prefix` goes to `endpoint`: all of it counts as cached there and in use.
     pub(crate) fn pin(&mut self, endpoint: usize, prefix: &[u64]) -> Pin {
         self.holder_mut(endpoint);
+        self.make_room(0);
         let mut pin = Pin::default();
         let mut depth = 0;
         while depth < prefix.len() {
@@ -212,6 +233,7 @@ impl Index {
     /// The endpoint is gone. Costs time in proportion to what it held.
     pub(crate) fn leave(&mut self, endpoint: usize) {
         let holder = std::mem::take(self.holder_mut(endpoint));
+        self.copies -= holder.copies.len();
         for (run, held) in holder.copies {
             let it = &mut self.runs[run as usize];
             it.holders.remove(endpoint);
@@ -249,10 +271,48 @@ impl Index {
 
     /// Bytes of state, about.
     pub(crate) fn bytes(&self) -> usize {
-        let copies: usize = self.holders.iter().map(|holder| holder.copies.len()).sum();
-        self.blocks * 8
-            + self.runs.len() * (size_of::<Run>() + 16)
-            + copies * (size_of::<holder::Held>() + 16)
+        self.blocks * size_of::<u64>() + self.runs() * RUN_BYTES + self.copies * COPY_BYTES
+    }
+
+    /// Drops what nobody uses until so many more blocks fit, or nothing is left to drop.
+    fn make_room(&mut self, more: usize) {
+        while self.room() < more.max(1) && self.oldest != NIL {
+            self.drop_run(self.oldest);
+        }
+    }
+
+    /// Blocks that one more run may have.
+    fn room(&self) -> usize {
+        let bytes = self.bound.saturating_mul(BYTES_PER_BLOCK);
+        let free = bytes.saturating_sub(self.bytes() + RUN_BYTES + COPY_BYTES);
+        let by_bytes = free / size_of::<u64>();
+        self.bound.saturating_sub(self.blocks).min(by_bytes)
+    }
+
+    /// Gives runs new places without gaps between, and the tables the size of what is in them.
+    fn compact(&mut self) {
+        let mut places = vec![NIL; self.runs.len()];
+        let mut kept = Vec::with_capacity(self.runs());
+        for (old, run) in std::mem::take(&mut self.runs).into_iter().enumerate() {
+            if !run.hashes.is_empty() {
+                places[old] = kept.len() as u32;
+                kept.push(run);
+            }
+        }
+        let place = |old: u32| places.get(old as usize).copied().unwrap_or(NIL);
+        for run in &mut kept {
+            (run.newer, run.older) = (place(run.newer), place(run.older));
+        }
+        self.runs = kept;
+        self.vacant = Vec::new();
+        self.by_first
+            .values_mut()
+            .for_each(|run| *run = place(*run));
+        self.by_first.shrink_to_fit();
+        (self.newest, self.oldest) = (place(self.newest), place(self.oldest));
+        self.holders
+            .iter_mut()
+            .for_each(|holder| holder.rename(place));
     }
 
     fn holder_mut(&mut self, endpoint: usize) -> &mut Holder {
@@ -275,7 +335,11 @@ impl Index {
         if first_use {
             self.unlink(run);
         }
-        self.holders[endpoint].pin(run, blocks)
+        let holder = &mut self.holders[endpoint];
+        let before = holder.copies.len();
+        let found = holder.pin(run, blocks);
+        self.copies += holder.copies.len() - before;
+        found
     }
 
     fn unpin_run(&mut self, run: u32, endpoint: usize) {
@@ -301,15 +365,14 @@ impl Index {
         if it.holders.contains(endpoint) && !it.pinned.contains(endpoint) {
             it.holders.remove(endpoint);
             self.holders[endpoint].forget(run, it.hashes.len());
+            self.copies -= 1;
         }
     }
 
     /// A new run of as many of `hashes` as there is room for, after dropping what nobody uses.
     fn grow(&mut self, hashes: &[u64]) -> Option<u32> {
-        while self.blocks + hashes.len() > self.bound && self.oldest != NIL {
-            self.drop_run(self.oldest);
-        }
-        let room = self.bound.saturating_sub(self.blocks).min(hashes.len());
+        self.make_room(hashes.len());
+        let room = self.room().min(hashes.len());
         if room == 0 {
             return None;
         }
@@ -348,6 +411,7 @@ impl Index {
         let hashes = std::mem::take(&mut it.hashes);
         for endpoint in std::mem::take(&mut it.holders).iter() {
             self.holders[endpoint].forget(run, hashes.len());
+            self.copies -= 1;
         }
         self.by_first.remove(&hashes[0]);
         self.blocks -= hashes.len();
@@ -392,6 +456,7 @@ impl Index {
         }
         for endpoint in holders.iter() {
             self.holders[endpoint].cut(run, head);
+            self.copies += 1;
         }
         Some(head)
     }

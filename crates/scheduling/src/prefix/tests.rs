@@ -148,6 +148,51 @@ fn the_bound_holds_and_pinned_blocks_survive_it() {
 }
 
 #[test]
+fn a_smaller_bound_keeps_what_is_hot_and_gives_memory_back() {
+    let mut index = Index::new(20_000);
+    let prompts: Vec<Vec<u64>> = (0..200)
+        .map(|at| chain(&range(at * 1000, at * 1000 + 80)))
+        .collect();
+    let mut running = None;
+    for (at, prompt) in prompts.iter().enumerate() {
+        let pin = index.pin(at % 3, prompt);
+        match at {
+            7 => running = Some(pin),
+            _ => index.unpin(at % 3, prompt, pin, u32::MAX),
+        }
+        // The first five are used again and again.
+        let hot = &prompts[at % 5];
+        let pin = index.pin(at % 5 % 3, hot);
+        index.unpin(at % 5 % 3, hot, pin, u32::MAX);
+    }
+    let (runs, bytes) = (index.runs.len(), index.bytes());
+    index.set_bound(1000);
+    assert!(index.blocks() <= 1000 && index.blocks() > 800);
+    assert!(index.bytes() * 15 < bytes && index.runs.len() * 15 < runs);
+    for at in (0..5).chain([7]) {
+        assert_eq!(cached(&index, &prompts[at]).0[at % 3], 80, "prompt {at}");
+    }
+    assert_eq!(cached(&index, &prompts[100]), (vec![0; 3], 0));
+    // It works on as before.
+    index.unpin(1, &prompts[7], running.unwrap(), u32::MAX);
+    index.pin(2, &prompts[100]);
+    assert_eq!(cached(&index, &prompts[100]).0, [0, 0, 80]);
+    assert_eq!(index.pinned_blocks(1), 0);
+}
+
+#[test]
+fn many_short_runs_are_bounded_by_their_bytes() {
+    let mut index = Index::new(1000);
+    for at in 0..1000 {
+        let prompt = chain(&range(at * 10, at * 10 + 2));
+        let pin = index.pin(0, &prompt);
+        index.unpin(0, &prompt, pin, u32::MAX);
+        assert!(index.bytes() <= 16_000);
+    }
+    assert!(index.blocks() > 100);
+}
+
+#[test]
 fn an_endpoint_that_leaves_takes_its_copies_along() {
     let mut index = Index::new(1000);
     let prompt = chain(&range(0, 60));
@@ -235,6 +280,12 @@ fn press(calls: Vec<(Vec<u64>, usize, u8)>, bound: usize) -> Result<(), TestCase
             open.retain(|(at, ..)| *at != endpoint);
         }
         index.fit(endpoint, 10);
+        if endpoint == 2 {
+            index.set_bound(bound / 3);
+            index.set_bound(bound);
+        }
+        let copies: usize = index.holders.iter().map(|it| it.copies.len()).sum();
+        prop_assert_eq!(index.copies, copies);
         prop_assert!(index.blocks() <= bound);
         prop_assert!(index.holders[endpoint].idle_blocks <= 10);
     }
