@@ -65,7 +65,7 @@ pub(crate) struct ServeArgs {
     #[arg(
         value_name = "URL",
         conflicts_with = "files",
-        required_unless_present = "files"
+        required_unless_present_any = ["files", "kubernetes"]
     )]
     pub(crate) urls: Vec<String>,
     /// A file or folder of Kubernetes YAML to serve; may be repeated. Changes are picked up while running.
@@ -111,6 +111,30 @@ pub(crate) struct ServeArgs {
     /// What is read from servers.
     #[command(flatten)]
     pub(crate) scraping: ScrapeArgs,
+    /// The cluster.
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+}
+
+/// Serving what a Kubernetes cluster describes.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArgs {
+    /// Serve the Gateways of a Kubernetes cluster and write statuses.
+    #[arg(long, conflicts_with_all = ["urls", "files"])]
+    pub(crate) kubernetes: bool,
+    /// The cluster's kubeconfig; without it, the Pod's service account, else KUBECONFIG or ~/.kube/config.
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Gateways of classes with this controllerName are served.
+    #[arg(long, value_name = "NAME", default_value = routing::CONTROLLER_NAME)]
+    pub(crate) controller_name: String,
+    /// Addresses of this machine for Gateways, one for each: `10.0.0.2-10.0.0.9`, `10.0.0.0/28`. Without it all
+    /// Gateways share the address given by `--bind`.
+    #[arg(long, value_name = "RANGE", requires = "kubernetes")]
+    pub(crate) addresses: Option<crate::kubernetes::AddressRange>,
+    /// Read objects of this namespace only; may be repeated.
+    #[arg(long = "namespace", value_name = "NAME", requires = "kubernetes")]
+    pub(crate) namespaces: Vec<String>,
 }
 
 /// Policies.

@@ -8,6 +8,7 @@ mod check;
 mod cli;
 mod config;
 mod demo;
+mod kubernetes;
 mod logging;
 mod serve;
 mod status_page;

@@ -22,6 +22,9 @@ const LEARN_LIMIT: Duration = Duration::from_secs(2);
 /// # Errors
 /// When nothing can be served: a URL that is none, a port in use, no readable file.
 pub(crate) fn run(args: Box<ServeArgs>) -> anyhow::Result<()> {
+    if args.cluster.kubernetes {
+        return crate::runtime()?.block_on(crate::kubernetes::serve(&args));
+    }
     crate::runtime()?.block_on(serve(&args))
 }
 
@@ -180,7 +183,7 @@ fn scheduling_config(args: &ServeArgs) -> scheduling::Config {
     }
 }
 
-fn fleet_options(args: &ServeArgs) -> anyhow::Result<fleet::FleetOptions> {
+pub(crate) fn fleet_options(args: &ServeArgs) -> anyhow::Result<fleet::FleetOptions> {
     let mut options = fleet::FleetOptions {
         scheduling: scheduling_config(args),
         dns_refresh: args.scraping.dns_refresh,
@@ -222,7 +225,7 @@ fn mapping(args: &ScrapeArgs) -> anyhow::Result<fleet::MetricMapping> {
     })
 }
 
-fn proxy_options(args: &ServeArgs) -> proxy::ProxyOptions {
+pub(crate) fn proxy_options(args: &ServeArgs) -> proxy::ProxyOptions {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut options = proxy::ProxyOptions {
         bind: if args.urls.is_empty() {

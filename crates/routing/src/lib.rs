@@ -33,8 +33,8 @@ mod urls;
 mod weighted;
 
 pub use compile::{
-    CONTROLLER_NAME, CompileOptions, Compiled, GatewayPlan, Mode, ObjectStatus, compile,
-    compile_pools,
+    CONTROLLER_NAME, CompileOptions, Compiled, GatewayPlan, Mode, ObjectStatus, SUPPORTED_FEATURES,
+    compile, compile_pools,
 };
 pub use models::{CRITICAL, ModelTable, ModelTarget, Resolution, SHEDDABLE, STANDARD};
 pub use plan::*;

@@ -20,6 +20,7 @@ mod certificates;
 mod claim;
 mod conditions;
 mod endpoints;
+mod features;
 mod filters;
 mod grants;
 mod listeners;
@@ -37,6 +38,8 @@ use api::{ObjectKey, Objects};
 
 use crate::plan::{Plan, PoolKey, PoolSpec};
 use crate::status::{Condition, Note, ParentKey, RouteKind};
+
+pub use features::SUPPORTED_FEATURES;
 
 /// The controller name that GatewayClasses of this project carry.
 pub const CONTROLLER_NAME: &str = "pointsman.dev/gateway-controller";

@@ -1,0 +1,18 @@
+//! What the data plane can do of the Gateway API's optional features.
+
+/// Names as in the Gateway API's conformance suite, in order, for `GatewayClass.status.supportedFeatures`. Only what the
+/// suite has been seen to pass stands here.
+pub const SUPPORTED_FEATURES: &[&str] = &[
+    "Gateway",
+    "HTTPRoute",
+    "ReferenceGrant",
+    "SupportInferencePool",
+];
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn features_are_in_order_and_stand_there_once() {
+        assert!(super::SUPPORTED_FEATURES.is_sorted_by(|a, b| a < b));
+    }
+}
