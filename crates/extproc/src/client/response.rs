@@ -85,7 +85,11 @@ impl ResponseHalf {
         self.shown = shown;
     }
 
+    /// The next event. Nothing overtakes the head.
     pub(super) fn next_event(&mut self) -> Option<Event> {
+        if self.head_pending {
+            return None;
+        }
         self.events.pop_front()
     }
 
@@ -95,14 +99,13 @@ impl ResponseHalf {
 
     /// The picker has something to answer.
     pub(super) fn owes(&self) -> bool {
-        !self.through
-            && !self.ended
-            && (self.head_pending || !self.held.is_empty() || self.server_done)
+        let body = !self.through && !self.ended && (!self.held.is_empty() || self.server_done);
+        self.head_pending || body
     }
 
     /// Nothing more will come from the picker, or is wanted of it.
     pub(super) fn is_done(&self) -> bool {
-        self.through || self.ended
+        (self.through || self.ended) && !self.head_pending
     }
 
     pub(super) fn answer_head(
@@ -184,7 +187,7 @@ impl ResponseHalf {
         }
         let reply = reply.unwrap_or_default();
         self.events
-            .push_back(Event::Head(reply.header_mutation.into_iter().collect()));
+            .push_front(Event::Head(reply.header_mutation.into_iter().collect()));
         if reply.status == ResponseStatus::ContinueAndReplace as i32 {
             self.held.clear();
             match reply.body_mutation.and_then(|it| it.mutation) {
@@ -201,7 +204,7 @@ impl ResponseHalf {
     }
 
     pub(super) fn body(&mut self, reply: Option<CommonResponse>) -> Result<(), Failure> {
-        if self.is_done() {
+        if self.through || self.ended {
             return Ok(());
         }
         let mutation: Option<BodyMutation> = reply.and_then(|reply| reply.body_mutation);
@@ -232,29 +235,31 @@ impl ResponseHalf {
     }
 
     pub(super) fn trailers(&mut self, mutation: Option<HeaderMutation>) {
-        if std::mem::take(&mut self.trailers_pending) && !self.is_done() {
+        if std::mem::take(&mut self.trailers_pending) && !(self.through || self.ended) {
             self.events.push_back(Event::Trailers(mutation));
             self.end();
         }
     }
 
     pub(super) fn immediate(&mut self, immediate: Immediate) {
+        self.events.clear();
         self.events.push_back(Event::Immediate(immediate));
+        self.head_pending = false;
         self.ended = true;
     }
 
     /// Does without the picker from here on. `false`: that is no longer possible.
     pub(super) fn give_up(&mut self) -> bool {
-        if self.is_done() {
-            return true;
-        }
-        if self.diverged {
+        let complete = self.through || self.ended;
+        if self.diverged && !complete {
             return false;
         }
         if std::mem::take(&mut self.head_pending) {
-            self.events.push_back(Event::Head(Vec::new()));
+            self.events.push_front(Event::Head(Vec::new()));
         }
-        self.open();
+        if !complete {
+            self.open();
+        }
         true
     }
 
