@@ -7,6 +7,11 @@ use crate::health::HealthConfig;
 
 /// Which policy ranks the endpoints.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum PolicyKind {
     /// Expected seconds to the first token, plus prices on compute, space and decode speed. The default.
     #[default]
@@ -35,6 +40,11 @@ impl PolicyKind {
 ///
 /// The response surface is flat around these values (mu 4 to 8, kappa 1 to 3, theta's gain 16 to 32).
 #[derive(Copy, Clone, PartialEq, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
 pub struct Prices {
     /// Gain of the price on recomputation: theta is this times the share of dispatched work that recomputes
     /// what the whole fleet has forgotten.
@@ -64,6 +74,11 @@ impl Default for Prices {
 
 /// Settings of one pool.
 #[derive(Clone, PartialEq, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
 pub struct Config {
     /// Which policy ranks the endpoints.
     pub policy: PolicyKind,

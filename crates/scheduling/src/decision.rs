@@ -56,6 +56,11 @@ impl Decision {
 
 /// Why a request was refused.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum RejectReason {
     /// It may be shed and no endpoint is open.
     SheddableSaturated,
@@ -87,6 +92,11 @@ impl RejectReason {
 
 /// Why a running request is ended.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum EvictReason {
     /// Requests of a higher class wait for its place.
     HigherPriority,

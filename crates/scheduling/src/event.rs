@@ -7,6 +7,11 @@ use crate::profile::EndpointProfile;
 
 /// Load as an engine reports it. What it does not report stays `None` and never stops routing.
 #[derive(Copy, Clone, PartialEq, Debug, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
 pub struct Load {
     /// Requests in the engine's own queue.
     pub waiting: Option<u32>,
@@ -18,6 +23,11 @@ pub struct Load {
 
 /// What an engine says a request took.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
 pub struct Usage {
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
@@ -29,6 +39,11 @@ pub struct Usage {
 
 /// How a server failed a request.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum FailureKind {
     /// No connection.
     Connect,
@@ -152,6 +167,11 @@ pub enum Event<'a> {
 /// Endpoints are named as in the pool at hand: a host that passes an event on translates them by their addresses.
 /// Events that come twice, late or out of order do no harm.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum SharedEvent {
     /// A request went to an endpoint.
     Dispatched {
@@ -192,6 +212,11 @@ pub enum SharedEvent {
 
 /// What came of a health probe.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Probe {
     /// The server is well.
     Passed,

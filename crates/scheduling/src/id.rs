@@ -2,6 +2,7 @@
 
 /// One endpoint of a pool. The index is dense and reused; the generation tells its users apart.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct EndpointId {
     pub(crate) index: u32,
     pub(crate) generation: u32,
@@ -21,6 +22,7 @@ impl EndpointId {
 
 /// One request from `arrive` to its end. Never reused, ascending in the order of arrival.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Ticket(pub(crate) u64);
 
 impl Ticket {
@@ -32,8 +34,10 @@ impl Ticket {
 
 /// Another gateway over the same pool. One that starts anew is a new sibling: its tickets begin again.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SiblingId(pub u64);
 
 /// A LoRA adapter: a hash of its name.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct AdapterKey(pub u64);

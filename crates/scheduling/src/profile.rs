@@ -12,6 +12,11 @@
 
 /// Coefficients of the step time, in seconds.
 #[derive(Copy, Clone, PartialEq, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
 pub struct Coefficients {
     /// Fixed cost of a step.
     pub c0: f64,
@@ -45,6 +50,11 @@ impl Default for Coefficients {
 
 /// One endpoint as far as it is known when it joins. Everything unknown has a default that routes sensibly.
 #[derive(Copy, Clone, PartialEq, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
 pub struct EndpointProfile {
     /// Its step time.
     pub coefficients: Coefficients,

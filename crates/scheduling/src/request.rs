@@ -9,6 +9,11 @@ use crate::time::Time;
 
 /// What is known about the work of a request.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum RequestKind {
     /// A prompt with tokens: the cost of prefill, cache and decode counts.
     #[default]
@@ -19,6 +24,11 @@ pub enum RequestKind {
 
 /// Where a request may go.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Candidates {
     /// Anywhere in the pool.
     #[default]
@@ -42,6 +52,11 @@ impl Candidates {
 
 /// One request.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
 pub struct Request {
     /// What is known about its work.
     pub kind: RequestKind,
@@ -72,5 +87,6 @@ pub struct Request {
     /// Its first token is worthless after this.
     pub deadline: Option<Time>,
     /// Build an explanation.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub explain: bool,
 }

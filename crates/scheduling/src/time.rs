@@ -8,6 +8,7 @@ use std::time::Duration;
 
 /// A point in time: nanoseconds since an origin that the host chose.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Time(u64);
 
 impl Time {

@@ -5,6 +5,11 @@ use std::time::Duration;
 
 /// What happens to a request that cannot go at once.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Admission {
     /// It waits here, in order. The default.
     #[default]
@@ -16,6 +21,11 @@ pub enum Admission {
 
 /// How the flows of one band share its dispatches.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Fairness {
     /// Equal uncached tokens to each flow that waits (deficit round robin). The default.
     #[default]
@@ -28,6 +38,11 @@ pub enum Fairness {
 
 /// The order within a flow, and of all flows when there is no fairness between them.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Ordering {
     /// Short work first, with ageing; those with a deadline by the time that is left. The default.
     #[default]
@@ -41,6 +56,11 @@ pub enum Ordering {
 /// Settings of one band: all requests of one priority. What is `None` is as in [`FlowControl::default_band`], and what
 /// is `None` there is without a limit of its own, or as in [`FlowControl`].
 #[derive(Clone, PartialEq, Debug, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
 pub struct Band {
     /// Most requests that wait.
     pub max_requests: Option<usize>,
@@ -61,6 +81,11 @@ pub struct Band {
 
 /// Settings of flow control. Every default is argued where it stands.
 #[derive(Clone, PartialEq, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
 pub struct FlowControl {
     /// What happens to a request that cannot go at once.
     pub admission: Admission,

@@ -18,6 +18,11 @@ use crate::time::Time;
 
 /// When an endpoint is taken out and how it comes back.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
 pub struct HealthConfig {
     /// Failures in a row (a refused connection counts twice) after which an endpoint is down.
     pub down_after: u32,
