@@ -76,7 +76,7 @@ fn main() {
                     println!("refused: {}, come back in {retry_after:?}", reason.code());
                 }
                 // Only with `FlowControl::evict_running`: here a host would end the request's answer.
-                Decision::Evict { ticket, reason } => println!("end {ticket:?}: {}", reason.code()),
+                Decision::Evict { ticket, reason, .. } => println!("end {ticket:?}: {}", reason.code()),
             }
         }
         // With requests waiting, a host would sleep until `pool.wake_at()` or the next event.

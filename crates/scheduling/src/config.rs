@@ -122,3 +122,53 @@ impl Default for Config {
         }
     }
 }
+
+/// A setting that makes no sense.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct ConfigError {
+    /// Which, as a path from [`Config`], such as `flow.bands[-1].ceiling`.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: &'static str,
+}
+
+impl ConfigError {
+    pub(crate) fn unless(fine: bool, field: &str, problem: &'static str) -> Result<(), Self> {
+        if fine {
+            return Ok(());
+        }
+        Err(Self {
+            field: field.to_owned(),
+            problem,
+        })
+    }
+}
+
+impl Config {
+    /// Looks for settings that make no sense. A pool takes any and keeps its promises; this is for those who set them.
+    ///
+    /// # Errors
+    /// The first such field.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.flow.validate()?;
+        let prices = &self.prices;
+        let named = [
+            ("prices.theta_gain", prices.theta_gain),
+            ("prices.theta_max", prices.theta_max),
+            ("prices.mu", prices.mu),
+            ("prices.kappa", prices.kappa),
+            ("prices.w", prices.w),
+        ];
+        for (field, price) in named {
+            let fine = price.is_finite() && price >= 0.0;
+            ConfigError::unless(fine, field, "must be a number from 0 up")?;
+        }
+        ConfigError::unless(self.block_tokens > 0, "block_tokens", "must be at least 1")?;
+        ConfigError::unless(
+            self.default_kv_tokens > 0,
+            "default_kv_tokens",
+            "must be at least 1",
+        )
+    }
+}

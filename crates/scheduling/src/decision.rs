@@ -40,6 +40,8 @@ pub enum Decision {
         ticket: Ticket,
         /// Why.
         reason: EvictReason,
+        /// When to come back.
+        retry_after: Duration,
     },
 }
 
@@ -72,6 +74,8 @@ pub enum RejectReason {
     DeadlineUnreachable,
     /// It waited too long.
     QueueTtl,
+    /// It would have to wait longer than its class may.
+    WaitTooLong,
     /// It names candidates, and none of them exists.
     NoCandidate,
 }
@@ -85,6 +89,7 @@ impl RejectReason {
             Self::NoReadyEndpoint => "no_ready_endpoint",
             Self::DeadlineUnreachable => "deadline_unreachable",
             Self::QueueTtl => "queue_ttl",
+            Self::WaitTooLong => "wait_too_long",
             Self::NoCandidate => "no_candidate",
         }
     }

@@ -1,6 +1,7 @@
 //! A request as the core sees it: sizes, hashes and wishes, no text.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -86,6 +87,10 @@ pub struct Request {
     pub exclude: SmallVec<[EndpointId; 2]>,
     /// Its first token is worthless after this.
     pub deadline: Option<Time>,
+    /// Its first token should come by then. Only for the order: it is served late rather than not.
+    pub due: Option<Time>,
+    /// Longest wait of this one, in place of its band's.
+    pub ttl: Option<Duration>,
     /// Build an explanation.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub explain: bool,

@@ -32,7 +32,11 @@ fn decided(ids: &[EndpointId], request: Request) -> Request {
 fn the_order_is_kept_whatever_the_cost() {
     let (mut pool, ids) = pool(Config::default(), 4);
     for busy in 0..8 {
-        send(&mut pool, secs(0.0), decided(&[ids[2]], prompt(busy, 400, busy, 100)));
+        send(
+            &mut pool,
+            secs(0.0),
+            decided(&[ids[2]], prompt(busy, 400, busy, 100)),
+        );
     }
     let order = [ids[2], ids[0], ids[3], ids[0]];
     pool.arrive(secs(0.1), decided(&order, prompt(9, 100, 9, 10)));
@@ -57,8 +61,12 @@ fn neither_saturation_nor_class_holds_it_up() {
 #[test]
 fn it_is_charged_like_any_other_and_gives_its_charge_back() {
     let (mut pool, ids) = pool(Config::default(), 2);
-    let (ticket, _) = send(&mut pool, secs(0.0), decided(&ids[..1], prompt(1, 200, 1, 50)));
-    let view = pool.view(secs(0.0), ids[0]).expect("there");
+    let (ticket, _) = send(
+        &mut pool,
+        secs(0.0),
+        decided(&ids[..1], prompt(1, 200, 1, 50)),
+    );
+    let view = pool.endpoint(ids[0]).expect("there");
     assert_eq!(view.in_flight, 1);
     assert!(view.pending_tokens > 0);
     // The next one, placed here, sees the work.
@@ -66,7 +74,7 @@ fn it_is_charged_like_any_other_and_gives_its_charge_back() {
     assert_eq!(to, ids[1]);
     complete(&mut pool, secs(1.0), ticket);
     complete(&mut pool, secs(1.0), other);
-    let view = pool.view(secs(1.0), ids[0]).expect("there");
+    let view = pool.endpoint(ids[0]).expect("there");
     assert_eq!((view.in_flight, view.pending_tokens), (0, 0));
 }
 
@@ -76,7 +84,14 @@ fn what_is_down_gives_way_and_what_is_gone_is_refused() {
     let fail = |pool: &mut scheduling::Pool, at: f64, endpoint| {
         let (ticket, _) = send(pool, secs(at), decided(&[endpoint], opaque()));
         let kind = FailureKind::Connect;
-        pool.observe(secs(at), Event::Failed { ticket, endpoint, kind });
+        pool.observe(
+            secs(at),
+            Event::Failed {
+                ticket,
+                endpoint,
+                kind,
+            },
+        );
         pool.observe(secs(at), Event::Abandoned { ticket });
     };
     for turn in 0..10 {

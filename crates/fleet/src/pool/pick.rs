@@ -96,6 +96,9 @@ impl Rejection {
                 (busy, "no server can answer in the time asked for")
             }
             RejectReason::QueueTtl => (busy, "no server became free in time"),
+            RejectReason::WaitTooLong => {
+                (busy, "the wait would be longer than this class may wait")
+            }
             RejectReason::NoReadyEndpoint => (away, "no server is ready"),
             RejectReason::NoCandidate => (
                 away,
@@ -203,6 +206,7 @@ impl Pool {
             exclude: SmallVec::new(),
             deadline: request.deadline.map(|deadline| now + deadline),
             explain,
+            ..Request::default()
         }
     }
 
@@ -272,7 +276,7 @@ fn within(candidates: Candidates, allowed: &[Arc<Endpoint>]) -> Candidates {
 /// What a decision means for the request that waits for it; `None` if it is about one in flight.
 pub(super) fn resolve(core: &mut Core, now: Time, decision: Decision) -> Option<Outcome> {
     match decision {
-        Decision::Evict { ticket, reason } => {
+        Decision::Evict { ticket, reason, .. } => {
             core.evict(ticket, reason);
             None
         }

@@ -143,3 +143,10 @@ pub(crate) struct Dispatched {
     /// Seconds of prefill.
     pub(crate) seconds: f64,
 }
+
+impl Dispatched {
+    /// Tokens to compute where it went.
+    pub(crate) fn uncached(&self) -> u64 {
+        (self.prompt - self.hit).max(1.0) as u64
+    }
+}

@@ -5,22 +5,30 @@
 //! they can still be ordered, instead of in an engine, where they can not.
 //!
 //! Order of those who wait:
-//! 1. by priority, strictly;
-//! 2. within a class by `S_min + backlog - 0.1 * wait`, in seconds: short work first, but a second of prefill more is
-//!    made up by ten seconds of waiting, and a flow stands behind the work it has waiting already, so that one client's
-//!    flood does not stand before another's single request (requests without a flow, flow 0, are not compared so);
-//! 3. a request that has waited longer than the starvation bound goes before everybody in one dispatch out of eight.
+//! 1. by priority, strictly: each priority is a *band*, made when first seen;
+//! 2. between the flows of a band by what each was served (the `lane` module), so that one client's flood does not
+//!    stand before another's single request;
+//! 3. within a flow by `S_min - 0.1 * wait`, in seconds: short work first, but a second of prefill more is made up by
+//!    ten seconds of waiting; requests that must be answered by some time come before, by when they have to begin;
+//! 4. a request that has waited longer than the starvation bound goes before everybody in one dispatch out of eight.
 //!    So under a constant stream of a higher class a lower one still gets an eighth of the dispatches, oldest first.
 //!
-//! The queue is bounded. When it is full a newcomer of a higher class takes the place of the youngest of the lowest
-//! class; otherwise it is refused itself.
+//! The queue is bounded, in requests, bytes and expected wait, and so may each band be. When it is full a newcomer of a
+//! higher class takes the place of the youngest of the lowest class; otherwise it is refused itself. A band with a
+//! *ceiling* below one keeps the rest of the pool free for higher ones: it is held back, or shed, as soon as the pool is
+//! that full.
+//!
+//! Every setting is in [`FlowControl`].
 
+mod drain;
+mod lane;
 mod queue;
 mod settings;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use queue::{Queue, Waiting};
+pub(crate) use drain::Drain;
+pub(crate) use queue::{Lineup, Queue, Waiting};
 pub use settings::{Admission, Band, Fairness, FlowControl, Ordering};
 
 /// Of this many dispatches one goes to the longest waiting, if that is over the starvation bound.

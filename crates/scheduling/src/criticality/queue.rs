@@ -5,14 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-
+use super::lane::{Lane, Rank, Spot, Walk};
+use super::settings::FlowControl;
 use crate::id::Ticket;
 use crate::request::Request;
 use crate::time::Time;
-
-/// Seconds of prefill that a second of waiting makes up for.
-const AGING: f64 = 0.1;
 
 /// One request that waits.
 #[derive(Clone, Debug)]
@@ -20,58 +17,71 @@ pub(crate) struct Waiting {
     pub(crate) ticket: Ticket,
     pub(crate) request: Arc<Request>,
     pub(crate) arrived: Time,
-    /// Since when no endpoint could take it at all.
-    pub(crate) nobody_since: Option<Time>,
+    /// Since when its present budget of time runs: from its arrival, or from the moment at which there began or ceased
+    /// to be an endpoint for it.
+    pub(crate) since: Time,
+    /// No endpoint could take it at all.
+    pub(crate) nobody: bool,
     /// Since when it passes over open endpoints because it expects more from one that is not.
     pub(crate) held_since: Option<Time>,
     /// When passing over them is no longer worth while.
     pub(crate) patient_until: Option<Time>,
     /// Seconds of its prefill where that is least.
     pub(crate) least_prefill: f64,
+    /// Tokens of its prompt that are to be computed there.
+    pub(crate) tokens: u64,
     /// When it must be looked at again.
     timer: Option<Time>,
-    place: Place,
+    place: Option<Place>,
+}
+
+/// Where it stands, and with how many seconds it is counted there.
+#[derive(Copy, Clone, Debug)]
+struct Place {
+    spot: Spot,
+    seconds: f64,
 }
 
 impl Waiting {
     pub(crate) fn new(ticket: Ticket, request: Arc<Request>, arrived: Time) -> Self {
-        let place = Place {
-            band: Reverse(request.priority),
-            rank: 0,
-            ticket,
-        };
         Self {
             ticket,
             request,
             arrived,
-            nobody_since: None,
+            since: arrived,
+            nobody: false,
             held_since: None,
             patient_until: None,
             least_prefill: 0.0,
+            tokens: 0,
             timer: None,
-            place,
+            place: None,
+        }
+    }
+
+    /// There is, or there is not, an endpoint for it: if that is news, its budget of time begins anew.
+    pub(crate) fn regime(&mut self, now: Time, nobody: bool) {
+        if self.nobody != nobody {
+            self.nobody = nobody;
+            self.since = now;
         }
     }
 }
 
-/// A place in the order: band, then rank, then arrival.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Place {
-    band: Reverse<i32>,
-    rank: i64,
-    pub(crate) ticket: Ticket,
+/// How far a walk through the queue has come.
+#[derive(Debug, Default)]
+pub(crate) struct Lineup {
+    band: Option<Reverse<i32>>,
+    walk: Walk,
 }
 
 /// All requests that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     waiting: BTreeMap<Ticket, Waiting>,
-    order: BTreeSet<Place>,
-    bands: BTreeMap<Reverse<i32>, BTreeSet<Ticket>>,
+    lanes: BTreeMap<Reverse<i32>, Lane>,
     timers: BTreeSet<(Time, Ticket)>,
-    /// Seconds of prefill waiting, by flow.
-    pub(super) backlog: FxHashMap<u64, f64>,
-    seconds: f64,
+    bytes: u64,
 }
 
 impl Queue {
@@ -83,46 +93,49 @@ impl Queue {
         self.waiting.is_empty()
     }
 
-    /// Puts a request in its place.
-    pub(crate) fn push(&mut self, mut waiting: Waiting) {
+    /// Puts a request in its place. A band that nobody waits in begins with it.
+    pub(crate) fn push(&mut self, mut waiting: Waiting, settings: &FlowControl) {
         let request = &waiting.request;
-        let backlog = self.backlog.entry(request.flow).or_default();
-        let before = if request.flow == 0 { 0.0 } else { *backlog };
-        *backlog += waiting.least_prefill;
-        self.seconds += waiting.least_prefill;
-        // The present is the same for all, so it may be left out of `- 0.1 * wait`.
-        let rank = waiting.least_prefill + before + AGING * waiting.arrived.as_secs_f64();
-        waiting.place.rank = (rank * 1e9) as i64;
-        self.order.insert(waiting.place);
-        self.bands
-            .entry(waiting.place.band)
-            .or_default()
-            .insert(waiting.ticket);
+        let lane = self
+            .lanes
+            .entry(Reverse(request.priority))
+            .or_insert_with(|| Lane::new(settings.rules(request.priority)));
+        let seconds = waiting.least_prefill;
+        let spot = Spot {
+            rank: Rank::of(lane.rules.ordering, request, seconds, waiting.arrived),
+            ticket: waiting.ticket,
+            flow: lane.flow_of(request),
+            cost: lane.cost(waiting.tokens),
+        };
+        lane.insert(spot, request.bytes, seconds);
+        self.bytes += request.bytes;
+        waiting.place = Some(Place { spot, seconds });
         self.waiting.insert(waiting.ticket, waiting);
     }
 
     pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<Waiting> {
+        self.take(ticket, None)
+    }
+
+    /// Takes out one that goes to an endpoint, which computes so many tokens for it.
+    pub(crate) fn dispatched(&mut self, ticket: Ticket, tokens: u64) {
+        self.take(ticket, Some(tokens));
+    }
+
+    fn take(&mut self, ticket: Ticket, served: Option<u64>) -> Option<Waiting> {
         let waiting = self.waiting.remove(&ticket)?;
-        self.order.remove(&waiting.place);
         if let Some(timer) = waiting.timer {
             self.timers.remove(&(timer, ticket));
         }
-        if let Some(tickets) = self.bands.get_mut(&waiting.place.band) {
-            tickets.remove(&ticket);
-            if tickets.is_empty() {
-                self.bands.remove(&waiting.place.band);
+        self.bytes -= waiting.request.bytes;
+        let band = Reverse(waiting.request.priority);
+        if let (Some(lane), Some(place)) = (self.lanes.get_mut(&band), waiting.place) {
+            lane.remove(&place.spot, waiting.request.bytes, place.seconds);
+            if let Some(tokens) = served {
+                lane.serve(place.spot.flow, tokens);
             }
-        }
-        self.seconds = if self.waiting.is_empty() {
-            0.0
-        } else {
-            self.seconds - waiting.least_prefill
-        };
-        let flow = waiting.request.flow;
-        if let Some(backlog) = self.backlog.get_mut(&flow) {
-            *backlog -= waiting.least_prefill;
-            if *backlog < 1e-9 {
-                self.backlog.remove(&flow);
+            if lane.is_empty() {
+                self.lanes.remove(&band);
             }
         }
         Some(waiting)
@@ -136,10 +149,29 @@ impl Queue {
         self.waiting.get_mut(&ticket)
     }
 
-    /// Who goes first, of those after `place`.
-    pub(crate) fn after(&self, place: Option<Place>) -> Option<Place> {
-        let from = place.map_or(Bound::Unbounded, Bound::Excluded);
-        self.order.range((from, Bound::Unbounded)).next().copied()
+    /// The next of a walk from who goes first to who goes last.
+    pub(crate) fn next(&self, lineup: &mut Lineup) -> Option<Ticket> {
+        loop {
+            let from = lineup.band.map_or(Bound::Unbounded, Bound::Included);
+            let (&band, lane) = self.lanes.range((from, Bound::Unbounded)).next()?;
+            if lineup.band != Some(band) {
+                *lineup = Lineup {
+                    band: Some(band),
+                    walk: Walk::default(),
+                };
+            }
+            if let Some(ticket) = lane.next(&mut lineup.walk) {
+                return Some(ticket);
+            }
+            let (&next, _) = self
+                .lanes
+                .range((Bound::Excluded(band), Bound::Unbounded))
+                .next()?;
+            *lineup = Lineup {
+                band: Some(next),
+                walk: Walk::default(),
+            };
+        }
     }
 
     /// Who waits longest.
@@ -149,8 +181,37 @@ impl Queue {
 
     /// The youngest of the lowest class, and its priority.
     pub(crate) fn least(&self) -> Option<(i32, Ticket)> {
-        let (band, tickets) = self.bands.last_key_value()?;
-        Some((band.0, *tickets.last()?))
+        let (band, lane) = self.lanes.last_key_value()?;
+        Some((band.0, lane.youngest()?))
+    }
+
+    /// One that has to leave because more wait than may: the youngest of a band over its own bounds, or the youngest of
+    /// the lowest class.
+    pub(crate) fn surplus(&self, settings: &FlowControl) -> Option<Ticket> {
+        let band = self.lanes.values().find(|lane| lane.over());
+        match band {
+            Some(lane) => lane.youngest(),
+            None if self.len() > settings.max_requests || self.bytes > settings.max_bytes => {
+                self.least().map(|(_, ticket)| ticket)
+            }
+            None => None,
+        }
+    }
+
+    /// Whether there is room for a newcomer, even if all of lower classes had to leave.
+    pub(crate) fn fits(&self, request: &Request, settings: &FlowControl) -> bool {
+        let (mut requests, mut bytes) = (1, request.bytes);
+        for (_, lane) in self.lanes.range(..=Reverse(request.priority)) {
+            requests += lane.len();
+            bytes = bytes.saturating_add(lane.bytes);
+        }
+        let rules = settings.rules(request.priority);
+        let own = self.lanes.get(&Reverse(request.priority));
+        let (own_requests, own_bytes) = own.map_or((0, 0), |lane| (lane.len(), lane.bytes));
+        requests <= settings.max_requests
+            && bytes <= settings.max_bytes
+            && own_requests < rules.max_requests
+            && own_bytes.saturating_add(request.bytes) <= rules.max_bytes
     }
 
     /// Looks at a request again at `time`, and not before.
@@ -158,6 +219,9 @@ impl Queue {
         let Some(waiting) = self.waiting.get_mut(&ticket) else {
             return;
         };
+        if waiting.timer == time {
+            return;
+        }
         if let Some(old) = std::mem::replace(&mut waiting.timer, time) {
             self.timers.remove(&(old, ticket));
         }
@@ -171,16 +235,42 @@ impl Queue {
         self.timers.first().copied()
     }
 
+    /// Seconds of prefill before a newcomer with this priority and flow.
+    pub(crate) fn before(&self, request: &Request) -> f64 {
+        let own = Reverse(request.priority);
+        let higher = self.lanes.range(..own).map(|(_, lane)| lane.seconds);
+        let same = self.lanes.get(&own);
+        let same = same.map_or(0.0, |lane| lane.before(lane.flow_of(request)));
+        (higher.sum::<f64>() + same).max(0.0)
+    }
+
     /// Seconds of prefill that wait.
     pub(crate) fn seconds(&self) -> f64 {
-        self.seconds.max(0.0)
+        self.lanes
+            .values()
+            .map(|lane| lane.seconds)
+            .sum::<f64>()
+            .max(0.0)
     }
 
     /// How many wait by priority, highest first.
     pub(crate) fn by_priority(&self) -> Vec<(i32, usize)> {
-        self.bands
+        self.lanes
             .iter()
-            .map(|(band, tickets)| (band.0, tickets.len()))
+            .map(|(band, lane)| (band.0, lane.len()))
             .collect()
+    }
+
+    /// Bytes of bodies that wait by priority, highest first.
+    pub(crate) fn bytes_by_priority(&self) -> Vec<(i32, u64)> {
+        self.lanes
+            .iter()
+            .map(|(band, lane)| (band.0, lane.bytes))
+            .collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn lane(&self, priority: i32) -> Option<&Lane> {
+        self.lanes.get(&Reverse(priority))
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::config::ConfigError;
+
 /// What happens to a request that cannot go at once.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(
@@ -137,5 +139,76 @@ impl Default for FlowControl {
             // Ending what runs throws its work away.
             evict_running: false,
         }
+    }
+}
+
+/// What holds for one band: its own settings, the default band's, and the pool's, in this order.
+#[derive(Copy, Clone, PartialEq, Debug)]
+pub(crate) struct Rules {
+    pub(crate) max_requests: usize,
+    pub(crate) max_bytes: u64,
+    pub(crate) max_wait: Option<Duration>,
+    pub(crate) ttl: Duration,
+    pub(crate) fairness: Fairness,
+    pub(crate) ordering: Ordering,
+    pub(crate) ceiling: f64,
+}
+
+impl FlowControl {
+    /// What holds for requests of this priority.
+    pub(crate) fn rules(&self, priority: i32) -> Rules {
+        let (default, own) = (&self.default_band, self.bands.get(&priority));
+        fn pick<T: Copy>(
+            own: Option<&Band>,
+            default: &Band,
+            get: impl Fn(&Band) -> Option<T>,
+        ) -> Option<T> {
+            own.and_then(&get).or_else(|| get(default))
+        }
+        let max_wait = pick(own, default, |it| it.max_wait);
+        Rules {
+            max_requests: pick(own, default, |it| it.max_requests).unwrap_or(usize::MAX),
+            max_bytes: pick(own, default, |it| it.max_bytes).unwrap_or(u64::MAX),
+            max_wait: [max_wait, self.max_wait].into_iter().flatten().min(),
+            ttl: pick(own, default, |it| it.ttl).unwrap_or(self.request_ttl),
+            fairness: pick(own, default, |it| it.fairness).unwrap_or(self.fairness),
+            ordering: pick(own, default, |it| it.ordering).unwrap_or(self.ordering),
+            ceiling: pick(own, default, |it| it.ceiling).unwrap_or(1.0),
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        self.default_band.validate("flow.default_band")?;
+        for (priority, band) in &self.bands {
+            band.validate(&format!("flow.bands[{priority}]"))?;
+        }
+        let check = |field: &str, fine: bool, problem| ConfigError::unless(fine, field, problem);
+        check("flow.window", self.window > 0, "must be at least 1")?;
+        check(
+            "flow.request_ttl",
+            !self.request_ttl.is_zero(),
+            "must be over zero",
+        )?;
+        check(
+            "flow.max_wait",
+            self.max_wait.is_none_or(|it| !it.is_zero()),
+            "must be over zero",
+        )
+    }
+}
+
+impl Band {
+    fn validate(&self, name: &str) -> Result<(), ConfigError> {
+        let check = |field: &str, fine: bool, problem| {
+            ConfigError::unless(fine, &format!("{name}.{field}"), problem)
+        };
+        let positive = |it: Option<Duration>| it.is_none_or(|it| !it.is_zero());
+        check("ttl", positive(self.ttl), "must be over zero")?;
+        check("max_wait", positive(self.max_wait), "must be over zero")?;
+        check(
+            "ceiling",
+            self.ceiling.is_none_or(|it| it > 0.0 && it <= 1.0),
+            "must be over 0 and at most 1",
+        )
     }
 }

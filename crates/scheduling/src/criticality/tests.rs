@@ -16,17 +16,30 @@ fn waiting(number: u64, priority: i32, flow: u64, prefill: f64, arrived: f64) ->
         Time::from_secs_f64(arrived),
     );
     waiting.least_prefill = prefill;
+    waiting.tokens = (prefill * 10_000.0) as u64;
     waiting
 }
 
-fn order(rows: &[(i32, u64, f64, f64)]) -> Vec<u64> {
+fn order_with(settings: &FlowControl, rows: &[(i32, u64, f64, f64)]) -> Vec<u64> {
     let mut queue = Queue::default();
     for (number, &(priority, flow, prefill, arrived)) in rows.iter().enumerate() {
-        queue.push(waiting(number as u64, priority, flow, prefill, arrived));
+        queue.push(
+            waiting(number as u64, priority, flow, prefill, arrived),
+            settings,
+        );
     }
-    std::iter::successors(queue.after(None), |place| queue.after(Some(*place)))
-        .map(|place| place.ticket.0)
+    walk(&queue)
+}
+
+fn walk(queue: &Queue) -> Vec<u64> {
+    let mut lineup = Lineup::default();
+    std::iter::from_fn(|| queue.next(&mut lineup))
+        .map(|ticket| ticket.0)
         .collect()
+}
+
+fn order(rows: &[(i32, u64, f64, f64)]) -> Vec<u64> {
+    order_with(&FlowControl::default(), rows)
 }
 
 #[test]
@@ -71,7 +84,10 @@ fn a_flood_of_one_flow_does_not_stand_before_another() {
 fn the_youngest_of_the_lowest_class_is_the_least() {
     let mut queue = Queue::default();
     for (number, priority) in [(0, 0), (1, -1), (2, -1), (3, 1)] {
-        queue.push(waiting(number, priority, 0, 1.0, 0.0));
+        queue.push(
+            waiting(number, priority, 0, 1.0, 0.0),
+            &FlowControl::default(),
+        );
     }
     assert_eq!(queue.by_priority(), [(1, 1), (0, 1), (-1, 2)]);
     for expected in [(-1, 2), (-1, 1), (0, 0), (1, 3)] {
@@ -89,20 +105,16 @@ fn everything_goes_with_a_removed_request() {
         flow: 3,
         ..Request::default()
     };
-    queue.push(Waiting::new(Ticket(1), Arc::new(request), Time::ZERO));
+    queue.push(
+        Waiting::new(Ticket(1), Arc::new(request), Time::ZERO),
+        &FlowControl::default(),
+    );
     queue.set_timer(Ticket(1), Some(Time::from_nanos(7)));
     queue.set_timer(Ticket(1), Some(Time::from_nanos(9)));
     assert_eq!(queue.first_timer(), Some((Time::from_nanos(9), Ticket(1))));
     assert!(queue.remove(Ticket(1)).is_some() && queue.remove(Ticket(1)).is_none());
-    assert!(queue.is_empty() && queue.first_timer().is_none() && queue.after(None).is_none());
-    assert_eq!(
-        (
-            queue.seconds(),
-            queue.by_priority().len(),
-            queue.backlog.len()
-        ),
-        (0.0, 0, 0)
-    );
+    assert!(queue.is_empty() && queue.first_timer().is_none() && walk(&queue).is_empty());
+    assert_eq!((queue.seconds(), queue.by_priority().len()), (0.0, 0));
 }
 
 #[test]

@@ -1,20 +1,18 @@
 //! One decision: who may take a request, what each would cost, and whether to go, to wait or to refuse.
 
-use std::time::Duration;
-
 use smallvec::SmallVec;
 
 use super::Pool;
 use super::endpoint::Tier;
 use crate::cost::{Dispatched, Facts, Situation};
-use crate::criticality::{Waiting, sheddable};
+use crate::criticality::{Admission, Waiting, sheddable};
 use crate::decision::RejectReason;
 use crate::explain::{Candidate, Explanation};
 use crate::id::EndpointId;
 use crate::policy::{LeastRequest, NAMED, Policy, Ranking};
 use crate::prefix::Hits;
 use crate::request::{Candidates, Request, RequestKind};
-use crate::time::{Time, seconds};
+use crate::time::Time;
 
 /// Buffers of a decision, kept from one to the next.
 #[derive(Debug, Default)]
@@ -65,6 +63,8 @@ pub(super) struct Hold {
     pub(super) patience: Option<f64>,
     /// Seconds of its prefill where that is least.
     pub(super) least_prefill: f64,
+    /// Tokens to compute where they are least.
+    pub(super) least_tokens: u64,
     /// The endpoint it waits for, and the work it will bring.
     claim: Option<(usize, Shadow)>,
 }
@@ -88,6 +88,7 @@ impl Pool {
 
     /// Judges one request as things are.
     pub(super) fn judge(&mut self, now: Time, waiting: &Waiting) -> Verdict {
+        self.judged += 1;
         let mut scratch = std::mem::take(&mut self.scratch);
         let verdict = self.judge_with(now, waiting, &mut scratch);
         self.scratch = scratch;
@@ -148,12 +149,23 @@ impl Pool {
             return Verdict::Go(Box::new(choice));
         }
 
-        let any_open = by_load || facts.iter().any(|it| it.open);
+        let held_back = !by_load && self.held_back(now, request.priority);
+        let any_open = by_load || (!held_back && facts.iter().any(|it| it.open));
         if !any_open && sheddable(request.priority) {
             return Verdict::Reject(RejectReason::SheddableSaturated);
         }
-        if let Some(verdict) = self.miss(&situation, any_open, by_load, ranking) {
+        // What is before one that waits already is known to its endpoints as claims.
+        let before = if any_open || self.queue.get(waiting.ticket).is_some() {
+            0.0
+        } else {
+            self.before(now, request)
+        };
+        if let Some(verdict) = miss(&situation, before, by_load, ranking) {
             return verdict;
+        }
+        let queues = self.config.flow.admission == Admission::Queue;
+        if held_back && queues {
+            return Verdict::Wait(Hold::least(&situation));
         }
         let preferred = request
             .preferred
@@ -161,7 +173,7 @@ impl Pool {
         if let Some(at) = preferred.filter(|_| tier == Tier::Ready) {
             ranking.put_first(at);
             ranking.reason = "session: it was there before";
-        } else if !by_load && !facts[ranking.order[0]].open {
+        } else if queues && !by_load && !facts[ranking.order[0]].open {
             let held = waiting
                 .held_since
                 .map_or(0.0, |since| now.seconds_since(since));
@@ -274,39 +286,6 @@ impl Pool {
         load_only
     }
 
-    /// Whether the deadline passes before the first token on any endpoint; if only the winner would miss it, the
-    /// fastest becomes the winner.
-    fn miss(
-        &self,
-        it: &Situation<'_>,
-        any_open: bool,
-        by_load: bool,
-        ranking: &mut Ranking,
-    ) -> Option<Verdict> {
-        let left = it.request.deadline?.seconds_since(it.now);
-        let queued = if any_open {
-            0.0
-        } else {
-            self.queue.seconds() / it.candidates.len().max(1) as f64
-        };
-        let ttft = |at: usize| {
-            if by_load {
-                0.0
-            } else {
-                it.terms(&it.candidates[at]).ttft() + queued
-            }
-        };
-        let fastest = (0..it.candidates.len()).min_by(|&a, &b| ttft(a).total_cmp(&ttft(b)))?;
-        if left <= 0.0 || ttft(fastest) > left {
-            return Some(Verdict::Reject(RejectReason::DeadlineUnreachable));
-        }
-        if ttft(*ranking.order.first()?) > left {
-            ranking.put_first(fastest);
-            ranking.reason = "fastest: the others miss the deadline";
-        }
-        None
-    }
-
     fn choice(
         &self,
         situation: &Situation<'_>,
@@ -403,29 +382,6 @@ impl Pool {
             reason,
         })
     }
-
-    /// When a refused request may come back: when the first endpoint should be open again and has worked off what
-    /// waits here, between one second and one minute.
-    pub(super) fn relief(&self, now: Time) -> Duration {
-        let mut soonest = f64::INFINITY;
-        let mut ready = 0_u32;
-        for endpoint in self.slots.iter().filter_map(|slot| slot.endpoint.as_ref()) {
-            if endpoint.tier(now).is_none() {
-                continue;
-            }
-            ready += 1;
-            let facts = endpoint.facts(now, &self.config, 0, self.learned.mean_prefill());
-            soonest = soonest.min(facts.pending_seconds + facts.others_seconds);
-        }
-        if ready == 0 {
-            return self
-                .config
-                .flow
-                .empty_ttl
-                .clamp(Duration::from_secs(1), Duration::from_secs(60));
-        }
-        seconds((soonest + self.queue.seconds() / f64::from(ready)).clamp(1.0, 60.0))
-    }
 }
 
 /// Where the facts of a decision are collected.
@@ -467,17 +423,50 @@ fn hold(situation: &Situation<'_>, ranking: &mut Ranking, waits: bool, held: f64
         ranking.reason = "best of those that are open";
         return None;
     }
-    let prefill = |at: usize| situation.terms(&candidates[at]).prefill;
-    let least_prefill = (0..candidates.len())
-        .map(prefill)
-        .fold(f64::INFINITY, f64::min);
     let work = Shadow {
-        seconds: prefill(first),
+        seconds: situation.terms(&candidates[first]).prefill,
         tokens: situation.uncached(&candidates[first]),
     };
     Some(Hold {
         patience: worth,
-        least_prefill,
         claim: Some((candidates[first].endpoint.index(), work)),
+        ..Hold::least(situation)
     })
+}
+
+impl Hold {
+    /// The wait of one that may go nowhere.
+    fn least(situation: &Situation<'_>) -> Self {
+        let least = |of: &dyn Fn(&Facts) -> f64| {
+            let all = situation.candidates.iter().map(of);
+            all.fold(f64::INFINITY, f64::min)
+        };
+        Self {
+            least_prefill: least(&|it| situation.terms(it).prefill),
+            least_tokens: least(&|it| situation.uncached(it)) as u64,
+            ..Self::default()
+        }
+    }
+}
+
+/// Whether the deadline passes before the first token on any endpoint, `before` seconds from now; if only the winner
+/// would miss it, the fastest becomes the winner.
+fn miss(it: &Situation<'_>, before: f64, by_load: bool, ranking: &mut Ranking) -> Option<Verdict> {
+    let left = it.request.deadline?.seconds_since(it.now);
+    let ttft = |at: usize| {
+        if by_load {
+            0.0
+        } else {
+            it.terms(&it.candidates[at]).ttft() + before
+        }
+    };
+    let fastest = (0..it.candidates.len()).min_by(|&a, &b| ttft(a).total_cmp(&ttft(b)))?;
+    if left <= 0.0 || ttft(fastest) > left {
+        return Some(Verdict::Reject(RejectReason::DeadlineUnreachable));
+    }
+    if ttft(*ranking.order.first()?) > left {
+        ranking.put_first(fastest);
+        ranking.reason = "fastest: the others miss the deadline";
+    }
+    None
 }

@@ -7,7 +7,7 @@ use crate::health::{Health, Monitor};
 use crate::id::EndpointId;
 use crate::kv_cache::Space;
 use crate::profile::{Coefficients, EndpointProfile};
-use crate::queue_depth::{Depth, Gate};
+use crate::queue_depth::{Depth, Full, Gate};
 use crate::time::Time;
 
 /// How eagerly an endpoint is used; only those of the best tier that has any are candidates.
@@ -83,6 +83,29 @@ impl Endpoint {
             || self
                 .depth
                 .open(now, Gate::new(config, self.profile.max_seqs))
+    }
+
+    /// How full it is: open below 1.
+    pub(super) fn fullness(&self, now: Time, config: &Config) -> f64 {
+        if self.profile.load_only {
+            return 0.0;
+        }
+        let gate = Gate::new(config, self.profile.max_seqs);
+        self.depth.fullness(now, gate)
+    }
+
+    /// Why it is not open.
+    pub(super) fn full(&self, now: Time, config: &Config) -> Option<Full> {
+        let gate = Gate::new(config, self.profile.max_seqs);
+        self.depth
+            .full(now, gate)
+            .filter(|_| !self.profile.load_only)
+    }
+
+    /// How many requests have to end for a place to be free.
+    pub(super) fn surplus(&self, now: Time, config: &Config) -> u32 {
+        let gate = Gate::new(config, self.profile.max_seqs);
+        self.depth.surplus(now, gate)
     }
 
     pub(super) fn capacity(&self, config: &Config) -> u64 {

@@ -6,12 +6,16 @@
 //! charged is what is given back, whatever happens between.
 
 mod charge;
+mod clock;
 mod decide;
 mod endpoint;
+mod evict;
+mod forecast;
 mod observe;
 mod pass;
 mod sibling;
 mod view;
+mod watchdog;
 
 pub use view::{EndpointView, Stats};
 
@@ -22,7 +26,7 @@ use rustc_hash::FxHashMap;
 
 use crate::config::Config;
 use crate::cost::Learned;
-use crate::criticality::{Queue, Turns, Waiting};
+use crate::criticality::{Drain, Queue, Turns, Waiting};
 use crate::decision::Decision;
 use crate::event::Event;
 use crate::id::{EndpointId, Ticket};
@@ -33,8 +37,10 @@ use crate::request::Request;
 use crate::time::Time;
 
 use charge::Flight;
+use clock::Clock;
 use decide::Scratch;
-use endpoint::{Endpoint, Tier};
+use endpoint::Endpoint;
+use evict::Victims;
 use sibling::Siblings;
 
 /// How much more than its endpoints hold the index remembers, so that it notices what all of them have forgotten.
@@ -53,6 +59,10 @@ pub struct Pool {
     fresh: VecDeque<Waiting>,
     queue: Queue,
     turns: Turns,
+    drain: Drain,
+    /// There was no endpoint at the last look.
+    empty: bool,
+    victims: Victims,
     flights: FxHashMap<Ticket, Flight>,
     siblings: Siblings,
     siblings_hits: Hits,
@@ -63,7 +73,11 @@ pub struct Pool {
     dispatches: u64,
     /// Something happened that may let a waiting request go.
     dirty: bool,
-    now: Time,
+    clock: Clock,
+    /// When to look for first tokens that never came.
+    look_for_lost: Option<Time>,
+    /// Requests judged so far.
+    judged: u64,
     wake: Option<Time>,
     scratch: Scratch,
 }
@@ -94,6 +108,9 @@ impl Pool {
             fresh: VecDeque::new(),
             queue: Queue::default(),
             turns: Turns::default(),
+            drain: Drain::default(),
+            empty: false,
+            victims: Victims::default(),
             flights: FxHashMap::default(),
             siblings: Siblings::default(),
             siblings_hits: Hits::default(),
@@ -102,7 +119,9 @@ impl Pool {
             next_ticket: 0,
             dispatches: 0,
             dirty: false,
-            now: Time::ZERO,
+            clock: Clock::default(),
+            look_for_lost: None,
+            judged: 0,
             wake: None,
             scratch: Scratch::default(),
         }
@@ -110,7 +129,7 @@ impl Pool {
 
     /// An endpoint joins. Call `next` until it returns `None`: requests may have waited for it.
     pub fn join(&mut self, now: Time, profile: EndpointProfile) -> EndpointId {
-        self.now = self.now.max(now);
+        self.clock.at(now);
         let index = match self.slots.iter().position(|slot| slot.endpoint.is_none()) {
             Some(index) => index,
             None => {
@@ -130,8 +149,10 @@ impl Pool {
     }
 
     /// A request arrives. Call `next` until it returns `None`.
-    pub fn arrive(&mut self, now: Time, request: Request) -> Ticket {
-        self.now = self.now.max(now);
+    pub fn arrive(&mut self, now: Time, mut request: Request) -> Ticket {
+        let now = self.clock.at(now);
+        request.deadline = request.deadline.map(|at| self.clock.inward(at));
+        request.due = request.due.map(|at| self.clock.inward(at));
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
         self.fresh
@@ -141,9 +162,12 @@ impl Pool {
 
     /// Something happened. Call `next` until it returns `None`.
     pub fn observe(&mut self, now: Time, event: Event<'_>) {
-        self.now = self.now.max(now);
+        let now = self.clock.at(now);
         self.presume(now);
         self.miss_siblings(now);
+        if let Event::Finished { ticket, .. } | Event::Abandoned { ticket } = event {
+            self.freed(ticket);
+        }
         self.handle(now, event);
         // Tokens in mid-stream make an endpoint a little dearer, never open.
         self.dirty |= !matches!(event, Event::Progress { .. });
@@ -151,7 +175,7 @@ impl Pool {
 
     /// The next decision, if there is one to make now.
     pub fn next(&mut self, now: Time) -> Option<Decision> {
-        self.now = self.now.max(now);
+        let now = self.clock.at(now);
         self.miss_siblings(now);
         if self.out.is_empty() {
             let due = self.wake.is_some_and(|wake| now >= wake);
@@ -168,7 +192,12 @@ impl Pool {
         let pending = !self.out.is_empty()
             || !self.fresh.is_empty()
             || (self.dirty && !self.queue.is_empty());
-        if pending { Some(self.now) } else { self.wake }
+        let wake = if pending {
+            Some(self.clock.now())
+        } else {
+            self.wake
+        };
+        wake.map(|wake| self.clock.outward(wake))
     }
 
     /// Another bound of the prefix index from now on, see `Config::index_blocks`. A smaller one gives memory back at
@@ -180,7 +209,7 @@ impl Pool {
 
     /// One endpoint now, for status pages and metrics.
     pub fn endpoint(&self, id: EndpointId) -> Option<EndpointView> {
-        self.view(self.now, id)
+        self.view(self.clock.now(), id)
     }
 
     /// The endpoints that joined and did not leave.
@@ -192,10 +221,13 @@ impl Pool {
     pub fn stats(&self) -> Stats {
         Stats {
             endpoints: self.ids().count(),
-            ready: self.ready(self.now),
-            saturated: !self.any_open(self.now),
+            ready: self.ready(self.clock.now()),
+            saturated: self.saturation(self.clock.now()).is_none_or(|it| it >= 1.0),
             queued: self.queue.len() + self.fresh.len(),
             queued_by_priority: self.queue.by_priority(),
+            queued_bytes: self.queue.bytes_by_priority(),
+            saturation: self.saturation(self.clock.now()).unwrap_or(1.0),
+            judged: self.judged,
             in_flight: self.flights.len(),
             siblings: self.siblings.len(),
             siblings_in_flight: self.siblings.in_flight(),
@@ -265,23 +297,6 @@ impl Pool {
         endpoints
             .filter(|endpoint| endpoint.tier(now).is_some())
             .count()
-    }
-
-    /// Whether one of the endpoints that would be used now is open.
-    fn any_open(&self, now: Time) -> bool {
-        let mut best: Option<(Tier, bool)> = None;
-        for endpoint in self.slots.iter().filter_map(|slot| slot.endpoint.as_ref()) {
-            let Some(tier) = endpoint.tier(now) else {
-                continue;
-            };
-            let open = endpoint.open(now, &self.config);
-            best = match best {
-                Some((other, any)) if other == tier => Some((tier, any || open)),
-                Some(other) if other.0 < tier => Some(other),
-                _ => Some((tier, open)),
-            };
-        }
-        best.is_some_and(|(_, open)| open)
     }
 
     /// The index remembers what a few fleets hold, within its bound.

@@ -75,7 +75,7 @@ impl Pool {
         }
     }
 
-    fn with_charge(
+    pub(super) fn with_charge(
         &mut self,
         ticket: Ticket,
         change: impl FnOnce(&mut Self, &Flight, &mut Charge),

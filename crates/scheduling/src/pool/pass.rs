@@ -5,15 +5,18 @@
 //! waits for, so that those behind it see a longer queue there and spill to others. It does not wait longer for a warm
 //! endpoint than the wait is worth: once it has passed over an open endpoint for as many seconds as that one is more
 //! expensive, it goes there. With every endpoint open and nobody waiting this is plain push routing.
+//!
+//! A pass looks at a window of those that wait, however many they are: what an event costs does not grow with the queue.
 
 use std::sync::Arc;
 
 use super::Pool;
 use super::charge::Flight;
 use super::decide::{Choice, Hold, Verdict};
-use crate::criticality::{Waiting, sheddable};
+use crate::criticality::{Admission, Lineup, Waiting, sheddable};
 use crate::decision::{Decision, RejectReason};
 use crate::id::Ticket;
+use crate::request::Candidates;
 use crate::time::{Time, seconds};
 
 /// Of the longest waiting, how many are tried when it is their turn.
@@ -23,70 +26,132 @@ impl Pool {
     /// Judges whatever may have changed; decisions go to `out`.
     pub(super) fn pass(&mut self, now: Time) {
         self.presume(now);
+        self.presume_lost(now);
+        self.drain.pass(now);
+        self.change_regime(now);
         self.expire(now);
-        let few = self.queue.len() <= self.config.flow.window;
-        let alone = self.fresh.len() == 1 && (self.queue.is_empty() || (few && !self.dirty));
-        let scan = self.dirty || !(self.fresh.is_empty() || alone);
         self.scratch.shadow.clear();
-        while let Some(waiting) = self.fresh.pop_front() {
-            let verdict = self.judge(now, &waiting);
-            match verdict {
-                Verdict::Go(choice) if alone || choice.at_once => {
-                    self.dispatch(now, &waiting, *choice);
-                }
-                verdict => self.put(now, waiting, verdict),
-            }
-        }
-        if scan && !self.queue.is_empty() {
+        if self.take_fresh(now) && !self.queue.is_empty() {
             self.scan(now);
         }
-        while self.queue.len() > self.config.flow.max_requests {
-            let Some((_, ticket)) = self.queue.least() else {
-                break;
-            };
+        while let Some(ticket) = self.queue.surplus(&self.config.flow) {
             self.reject_waiting(now, ticket, RejectReason::QueueFull);
         }
+        self.evict(now);
+        let saturated = !self.queue.is_empty() && self.saturation(now).is_some_and(|it| it >= 1.0);
+        self.drain.saturated(now, saturated);
         self.dirty = false;
         self.wake = self.next_wake(now);
     }
 
-    /// A new request that cannot go at once, or not before those that wait.
-    fn put(&mut self, now: Time, mut waiting: Waiting, verdict: Verdict) {
-        match verdict {
-            Verdict::Reject(reason) => return self.reject(now, waiting.ticket, reason),
-            Verdict::Go(choice) => waiting.least_prefill = choice.sizes.seconds,
-            Verdict::Wait(hold) => note(now, &mut waiting, hold),
-            Verdict::Nobody if waiting.request.exclude.is_empty() => {
-                waiting.nobody_since = Some(now);
-            }
-            // A retry that has tried them all need not wait for the answer.
-            Verdict::Nobody => {
-                return self.reject(now, waiting.ticket, RejectReason::NoReadyEndpoint);
+    /// Judges those that just arrived. Returns whether those that wait have to be looked at.
+    fn take_fresh(&mut self, now: Time) -> bool {
+        let few = self.queue.len() <= self.config.flow.window;
+        let single = self.fresh.len() == 1;
+        let alone = single && (self.queue.is_empty() || (few && !self.dirty));
+        let direct = alone || self.config.flow.admission == Admission::Immediate;
+        let mut scan = self.dirty || self.fresh.len() > 1;
+        while let Some(waiting) = self.fresh.pop_front() {
+            match self.judge(now, &waiting) {
+                Verdict::Go(choice) if direct || choice.at_once => {
+                    self.dispatch(now, &waiting, *choice);
+                }
+                verdict => {
+                    // It could go, but so might others that were not looked at for long.
+                    scan |= matches!(verdict, Verdict::Go(_));
+                    self.put(now, waiting, verdict);
+                }
             }
         }
+        scan
+    }
+
+    /// A new request that cannot go at once, or not before those that wait.
+    fn put(&mut self, now: Time, mut waiting: Waiting, verdict: Verdict) {
         let ticket = waiting.ticket;
-        self.queue.push(waiting);
+        let stays = match verdict {
+            Verdict::Reject(reason) => Err(reason),
+            Verdict::Go(choice) => {
+                waiting.least_prefill = choice.sizes.seconds;
+                waiting.tokens = choice.sizes.uncached();
+                Ok(())
+            }
+            Verdict::Wait(hold) => {
+                note(now, &mut waiting, hold);
+                self.room(now, &waiting)
+            }
+            // A retry that has tried them all need not wait for the answer.
+            Verdict::Nobody if !waiting.request.exclude.is_empty() => {
+                Err(RejectReason::NoReadyEndpoint)
+            }
+            Verdict::Nobody if self.config.flow.admission == Admission::Immediate => {
+                Err(RejectReason::NoReadyEndpoint)
+            }
+            Verdict::Nobody => {
+                waiting.regime(now, true);
+                self.room(now, &waiting)
+            }
+        };
+        if let Err(reason) = stays {
+            return self.reject(now, ticket, reason);
+        }
+        self.queue.push(waiting, &self.config.flow);
         self.set_timer(now, ticket);
+    }
+
+    /// Whether a newcomer may wait.
+    fn room(&self, now: Time, waiting: &Waiting) -> Result<(), RejectReason> {
+        let request = &waiting.request;
+        if !self.queue.fits(request, &self.config.flow) {
+            return Err(RejectReason::QueueFull);
+        }
+        let longest = self.config.flow.rules(request.priority).max_wait;
+        match longest {
+            Some(longest) if !waiting.nobody && self.expected_wait(now, request) > longest => {
+                Err(RejectReason::WaitTooLong)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Looks at those that wait, in order.
     fn scan(&mut self, now: Time) {
         self.scratch.shadow.clear();
-        let (mut after, mut looked) = (None, 0);
-        while let Some(place) = self.queue.after(after) {
-            if !self.any_open(now) && self.ready(now) > 0 {
-                self.shed(now);
-                return;
+        let mut lineup = Lineup::default();
+        let (mut looked, mut aged_tried) = (0, false);
+        let mut saturation = self.saturation(now);
+        while looked < self.config.flow.window && !self.queue.is_empty() {
+            if saturation.is_some_and(|it| it >= 1.0) {
+                break;
             }
-            if self.turns.aged_is_due() && self.dispatch_aged(now) {
-                continue;
+            if !aged_tried && self.turns.aged_is_due() {
+                aged_tried = !self.dispatch_aged(now);
+                if !aged_tried {
+                    saturation = self.saturation(now);
+                    continue;
+                }
             }
-            after = Some(place);
-            looked += usize::from(!self.judge_waiting(now, place.ticket, false));
-            if looked >= self.config.flow.window {
-                return;
+            let Some(ticket) = self.queue.next(&mut lineup) else {
+                break;
+            };
+            // Who is held back holds back those below: its place must not go to them.
+            if self.held_back_at(ticket, saturation) {
+                break;
+            }
+            if self.judge_waiting(now, ticket, false) {
+                saturation = self.saturation(now);
+            } else {
+                looked += 1;
             }
         }
+        self.shed(now, saturation);
+    }
+
+    fn held_back_at(&self, ticket: Ticket, saturation: Option<f64>) -> bool {
+        let Some((waiting, saturation)) = self.queue.get(ticket).zip(saturation) else {
+            return false;
+        };
+        saturation >= self.config.flow.rules(waiting.request.priority).ceiling
     }
 
     /// The longest waiting go first, if they wait for too long.
@@ -110,7 +175,7 @@ impl Pool {
         };
         match self.judge(now, &waiting) {
             Verdict::Go(choice) => {
-                self.queue.remove(ticket);
+                self.queue.dispatched(ticket, choice.sizes.uncached());
                 self.turns.dispatched(aged);
                 self.dispatch(now, &waiting, *choice);
                 return true;
@@ -124,11 +189,11 @@ impl Pool {
                 }
             }
             Verdict::Nobody => {
-                let since = waiting.nobody_since.unwrap_or(now);
-                if now >= since + self.config.flow.empty_ttl {
+                if let Some(waiting) = self.queue.get_mut(ticket) {
+                    waiting.regime(now, true);
+                }
+                if self.budget_end(ticket).is_some_and(|end| now >= end) {
                     self.reject_waiting(now, ticket, RejectReason::NoReadyEndpoint);
-                } else if let Some(waiting) = self.queue.get_mut(ticket) {
-                    waiting.nobody_since = Some(since);
                 }
             }
             Verdict::Reject(reason) => self.reject_waiting(now, ticket, reason),
@@ -152,6 +217,7 @@ impl Pool {
         }
         if request.kind == crate::request::RequestKind::Inference {
             self.learned.dispatched(now, choice.sizes);
+            self.drain.dispatched(choice.sizes.seconds);
         }
         let charge = self.charge(now, ticket, request, winner, choice.hit_blocks);
         self.flights.insert(
@@ -162,6 +228,9 @@ impl Pool {
                 failed: false,
             },
         );
+        if self.config.flow.evict_running && sheddable(request.priority) {
+            self.victims.run(request.priority, ticket);
+        }
         self.policy.taken(winner);
         self.out.push_back(Decision::Dispatch {
             ticket,
@@ -174,7 +243,13 @@ impl Pool {
     }
 
     fn reject(&mut self, now: Time, ticket: Ticket, reason: RejectReason) {
+        use RejectReason::{NoReadyEndpoint, QueueFull, QueueTtl, WaitTooLong};
         let retry_after = self.relief(now);
+        // Where there is nobody, that is the reason, whatever the queue's own would have been.
+        let reason = match reason {
+            QueueFull | QueueTtl | WaitTooLong if self.ready(now) == 0 => NoReadyEndpoint,
+            reason => reason,
+        };
         self.out.push_back(Decision::Reject {
             ticket,
             reason,
@@ -188,33 +263,66 @@ impl Pool {
         }
     }
 
-    /// No endpoint is open: those that may be refused are.
-    fn shed(&mut self, now: Time) {
-        while let Some((_, ticket)) = self
-            .queue
-            .least()
-            .filter(|(priority, _)| sheddable(*priority))
-        {
+    /// Those that may be refused are, where their band is held back.
+    fn shed(&mut self, now: Time, saturation: Option<f64>) {
+        let Some(saturation) = saturation else { return };
+        while let Some((priority, ticket)) = self.queue.least() {
+            let held_back = saturation >= self.config.flow.rules(priority).ceiling;
+            if !sheddable(priority) || !held_back {
+                return;
+            }
             self.reject_waiting(now, ticket, RejectReason::SheddableSaturated);
         }
+    }
+
+    /// When the pool becomes empty, or is no longer, everybody's budget of time begins anew.
+    fn change_regime(&mut self, now: Time) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let empty = self.ready(now) == 0;
+        if empty == std::mem::replace(&mut self.empty, empty) {
+            return;
+        }
+        let all: Vec<Ticket> = self.queue.by_age().map(|it| it.ticket).collect();
+        for ticket in all {
+            if let Some(waiting) = self.queue.get_mut(ticket) {
+                // Those who may not go everywhere are judged one by one.
+                if empty || waiting.request.candidates == Candidates::All {
+                    waiting.regime(now, empty);
+                }
+            }
+            self.set_timer(now, ticket);
+        }
+    }
+
+    /// When the budget of time of one that waits is used up.
+    fn budget_end(&self, ticket: Ticket) -> Option<Time> {
+        let waiting = self.queue.get(ticket)?;
+        let flow = &self.config.flow;
+        let ttl = if waiting.nobody {
+            flow.empty_ttl
+        } else {
+            let band = || flow.rules(waiting.request.priority).ttl;
+            waiting.request.ttl.unwrap_or_else(band)
+        };
+        Some(waiting.since + ttl)
     }
 
     /// Looks at those whose timer is over: refuses those that waited too long or will be too late.
     fn expire(&mut self, now: Time) {
         while let Some((_, ticket)) = self.queue.first_timer().filter(|(time, _)| *time <= now) {
-            let Some(waiting) = self.queue.get(ticket) else {
+            let (Some(waiting), Some(end)) = (self.queue.get(ticket), self.budget_end(ticket))
+            else {
                 return;
             };
-            if waiting
-                .request
-                .deadline
-                .is_some_and(|deadline| now >= deadline)
-            {
+            let deadline = waiting.request.deadline;
+            if deadline.is_some_and(|deadline| now >= deadline) {
                 self.reject_waiting(now, ticket, RejectReason::DeadlineUnreachable);
-            } else if now >= waiting.arrived + self.config.flow.request_ttl {
-                self.reject_waiting(now, ticket, RejectReason::QueueTtl);
-            } else if waiting.nobody_since.is_some() {
+            } else if waiting.nobody || latest(waiting).is_some_and(|latest| now >= latest) {
                 self.judge_waiting(now, ticket, true);
+            } else if now >= end {
+                self.reject_waiting(now, ticket, RejectReason::QueueTtl);
             } else {
                 self.dirty = true;
                 self.set_timer(now, ticket);
@@ -228,12 +336,11 @@ impl Pool {
             return;
         };
         let moments = [
-            Some(waiting.arrived + self.config.flow.request_ttl),
+            self.budget_end(ticket),
+            latest(waiting),
             waiting.request.deadline,
-            waiting
-                .nobody_since
-                .map(|since| since + self.config.flow.empty_ttl),
             waiting.patient_until,
+            self.evicts_for(waiting),
         ];
         let next = moments
             .into_iter()
@@ -245,6 +352,9 @@ impl Pool {
 
     /// When something changes without an event.
     fn next_wake(&self, now: Time) -> Option<Time> {
+        if self.queue.is_empty() {
+            return None;
+        }
         let first = self.queue.first_timer().map(|(time, _)| time);
         let presumed = self.presumed.first().map(|(time, _)| *time);
         let endpoints = self
@@ -257,22 +367,33 @@ impl Pool {
                     endpoint.depth.forgets_at(self.config.scrape_ttl),
                 ]
             });
-        let moments = endpoints
-            .chain([first, presumed, self.siblings.wake_at()])
+        let own = [
+            first,
+            presumed,
+            self.siblings.wake_at(),
+            self.victims.wake_at(),
+            self.look_for_lost,
+        ];
+        endpoints
+            .chain(own)
             .flatten()
-            .filter(|&moment| moment > now);
-        if self.queue.is_empty() {
-            None
-        } else {
-            moments.min()
-        }
+            .filter(|&moment| moment > now)
+            .min()
     }
+}
+
+/// The last moment at which it can begin and still be in time, wherever it goes.
+fn latest(waiting: &Waiting) -> Option<Time> {
+    let deadline = waiting.request.deadline?;
+    let least = seconds(waiting.least_prefill).as_nanos() as u64;
+    Some(Time::from_nanos(deadline.as_nanos().saturating_sub(least)))
 }
 
 /// Remembers what a request waits for.
 fn note(now: Time, waiting: &mut Waiting, hold: Hold) {
     waiting.least_prefill = hold.least_prefill;
-    waiting.nobody_since = None;
+    waiting.tokens = hold.least_tokens;
+    waiting.regime(now, false);
     waiting.patient_until = None;
     if let Some(patience) = hold.patience {
         let since = *waiting.held_since.get_or_insert(now);

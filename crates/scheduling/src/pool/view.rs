@@ -57,6 +57,12 @@ pub struct Stats {
     pub queued: usize,
     /// The same by priority, highest first.
     pub queued_by_priority: Vec<(i32, usize)>,
+    /// Bytes of their bodies by priority, highest first.
+    pub queued_bytes: Vec<(i32, u64)>,
+    /// How full the pool is: mean over its endpoints, 1 when none is open.
+    pub saturation: f64,
+    /// How often a request was judged so far: new ones once, waiting ones when something changed.
+    pub judged: u64,
     /// Our requests in flight.
     pub in_flight: usize,
     /// Other gateways that told of themselves.

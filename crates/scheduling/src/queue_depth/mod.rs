@@ -55,6 +55,15 @@ pub(crate) struct Others {
     pub(crate) running: u32,
 }
 
+/// Why an endpoint is not open.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Full {
+    /// Too many requests in its batch or its queue.
+    Places,
+    /// Too much prefill.
+    Prefill,
+}
+
 /// The limits of an open endpoint.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Gate {
@@ -139,10 +148,44 @@ impl Depth {
 
     /// Whether the endpoint takes work now.
     pub(crate) fn open(&self, now: Time, gate: Gate) -> bool {
+        self.full(now, gate).is_none()
+    }
+
+    /// How full the endpoint is: open below 1.
+    pub(crate) fn fullness(&self, now: Time, gate: Gate) -> f64 {
+        let part = |value: u64, over: u64| value as f64 / over as f64;
+        let waiting = u64::from(self.waiting(now, gate.scrape_ttl));
+        let pending = part(self.pending_tokens, gate.pending_tokens + 1);
+        let places = part(
+            self.places(now, gate).into(),
+            u64::from(gate.sequences.max(1)),
+        );
+        part(waiting, u64::from(gate.waiting) + 1)
+            .max(pending)
+            .max(places)
+    }
+
+    /// What the endpoint is full of.
+    pub(crate) fn full(&self, now: Time, gate: Gate) -> Option<Full> {
+        if self.surplus(now, gate) > 0 {
+            Some(Full::Places)
+        } else {
+            (self.pending_tokens > gate.pending_tokens).then_some(Full::Prefill)
+        }
+    }
+
+    /// How many requests have to end for a place to be free.
+    pub(crate) fn surplus(&self, now: Time, gate: Gate) -> u32 {
+        let waiting = self.waiting(now, gate.scrape_ttl);
+        let places = self.places(now, gate) + 1;
+        waiting
+            .saturating_sub(gate.waiting)
+            .max(places.saturating_sub(gate.sequences))
+    }
+
+    fn places(&self, now: Time, gate: Gate) -> u32 {
         let others = self.others(now, gate.scrape_ttl);
-        self.waiting(now, gate.scrape_ttl) <= gate.waiting
-            && self.pending_tokens <= gate.pending_tokens
-            && self.sequences.saturating_add(others.running) < gate.sequences
+        self.sequences.saturating_add(others.running)
     }
 
     /// When a scrape that keeps the endpoint closed is no longer believed.

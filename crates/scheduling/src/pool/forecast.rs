@@ -1,0 +1,87 @@
+//! What is to be expected: how full the pool is, when the next endpoint opens, how long a wait will be.
+
+use std::time::Duration;
+
+use super::Pool;
+use super::endpoint::{Endpoint, Tier};
+use crate::request::Request;
+use crate::time::{Time, seconds};
+
+/// Shortest and longest time that a refused request is told to stay away, in seconds.
+const RELIEF: (f64, f64) = (1.0, 60.0);
+
+impl Pool {
+    /// How full the pool is, from 0 to 1: the mean over the endpoints that would be used now. At 1 none of them is
+    /// open. `None`: there is no endpoint.
+    pub(super) fn saturation(&self, now: Time) -> Option<f64> {
+        let mut best: Option<(Tier, f64, u32)> = None;
+        for endpoint in self.slots.iter().filter_map(|slot| slot.endpoint.as_ref()) {
+            let Some(tier) = endpoint.tier(now) else {
+                continue;
+            };
+            let fullness = endpoint.fullness(now, &self.config).min(1.0);
+            best = match best {
+                Some((other, sum, count)) if other == tier => {
+                    Some((tier, sum + fullness, count + 1))
+                }
+                Some(other) if other.0 < tier => Some(other),
+                _ => Some((tier, fullness, 1)),
+            };
+        }
+        best.map(|(_, sum, count)| sum / f64::from(count))
+    }
+
+    /// Whether the ceiling of a band keeps its requests back now.
+    pub(super) fn held_back(&self, now: Time, priority: i32) -> bool {
+        let ceiling = self.config.flow.rules(priority).ceiling;
+        ceiling < 1.0 && self.saturation(now).is_some_and(|it| it >= ceiling)
+    }
+
+    /// How long a newcomer would have to wait: until an endpoint opens, and until what is before it is worked off, as
+    /// fast as that went lately.
+    pub(super) fn expected_wait(&self, now: Time, request: &Request) -> Duration {
+        seconds(self.opens_in(now) + self.before(now, request))
+    }
+
+    /// Seconds until what is before a newcomer is worked off.
+    pub(super) fn before(&self, now: Time, request: &Request) -> f64 {
+        self.queue.before(request) / self.drain.rate(self.ready(now))
+    }
+
+    /// When a refused request may come back: when the first endpoint should be open again and has worked off what
+    /// waits here, between one second and one minute.
+    pub(super) fn relief(&self, now: Time) -> Duration {
+        let ready = self.ready(now);
+        let wait = if ready == 0 {
+            self.config.flow.empty_ttl.as_secs_f64()
+        } else {
+            self.opens_in(now) + self.queue.seconds() / self.drain.rate(ready)
+        };
+        seconds(wait.clamp(RELIEF.0, RELIEF.1))
+    }
+
+    /// Seconds until the first endpoint should be open.
+    fn opens_in(&self, now: Time) -> f64 {
+        let endpoints = self.slots.iter().filter_map(|slot| slot.endpoint.as_ref());
+        let ready = endpoints.filter(|endpoint| endpoint.tier(now).is_some());
+        let soonest = ready.map(|endpoint| self.endpoint_opens_in(now, endpoint));
+        let soonest = soonest.fold(f64::INFINITY, f64::min);
+        if soonest.is_finite() { soonest } else { 0.0 }
+    }
+
+    /// Its prefills must come under the gate, and as many of its requests as are too many must end.
+    fn endpoint_opens_in(&self, now: Time, endpoint: &Endpoint) -> f64 {
+        if endpoint.open(now, &self.config) {
+            return 0.0;
+        }
+        let facts = endpoint.facts(now, &self.config, 0, self.learned.mean_prefill());
+        let gate = f64::from(self.config.prefill_gate_tokens);
+        let over = (1.0 - gate / facts.pending_tokens.max(1.0)).max(0.0);
+        let prefill = over * facts.pending_seconds + facts.others_seconds;
+        let c = &facts.coefficients;
+        let step = c.c0 + c.w_base + c.k_v * facts.context_tokens + c.s * facts.decodes;
+        let hold = self.learned.output(None) * step;
+        let ends = f64::from(endpoint.surplus(now, &self.config)) * hold / facts.sequences.max(1.0);
+        prefill.max(ends)
+    }
+}
