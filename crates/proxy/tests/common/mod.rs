@@ -1,6 +1,7 @@
 //! A gateway in front of small servers on loopback, and clients for it.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
+pub mod picker;
 mod server;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
