@@ -16,7 +16,10 @@ spec: {selector: {matchLabels: {app: x, tier: gold}}, targetPorts: [{number: 800
 ";
 
 fn servers(parts: &[&str]) -> Vec<String> {
-    let compiled = files(parts);
+    servers_of(&files(parts))
+}
+
+fn servers_of(compiled: &Compiled) -> Vec<String> {
     let pool = compiled.plan.pools.values().next().expect("a pool");
     let text = |server: &EndpointSpec| {
         let host = match &server.host {
@@ -111,6 +114,94 @@ fn slices_are_chosen_by_labels() {
     for (what, slice, expected) in cases {
         assert_eq!(servers(&[POOL, &slice]), expected, "{what}");
     }
+}
+
+fn pod(name: &str, meta: &str, ip: &str, more: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: a, labels: {{app: x, tier: gold}}{meta}}}\nstatus: {{phase: Running, podIP: {ip}, conditions: [{{type: Ready, status: 'True'}}]{more}}}\n"
+    )
+}
+
+#[test]
+fn the_servers_of_a_pool_are_the_pods_it_selects() {
+    let leaving = ", deletionTimestamp: '2026-01-01T00:00:00Z'";
+    let narrowed = ", annotations: {inference.networking.k8s.io/active-ports: '8001'}";
+    let ready = pod("p", "", "10.0.0.1", "");
+    let cases: Vec<(&str, Vec<String>, Vec<&str>)> = vec![
+        (
+            "every target port is a server",
+            vec![ready.clone()],
+            vec!["10.0.0.1 8000 p:8000", "10.0.0.1 8001 p:8001"],
+        ),
+        (
+            "a Pod may limit its ports",
+            vec![pod("p", narrowed, "10.0.0.1", "")],
+            vec!["10.0.0.1 8001 p:8001"],
+        ),
+        (
+            "one that is leaving is kept for its streams and takes nothing new",
+            vec![pod("p", leaving, "10.0.0.1", "")],
+            vec![
+                "10.0.0.1 8000 p:8000 not ready",
+                "10.0.0.1 8001 p:8001 not ready",
+            ],
+        ),
+        (
+            "not ready yet",
+            vec![ready.replace("'True'", "'False'")],
+            vec![
+                "10.0.0.1 8000 p:8000 not ready",
+                "10.0.0.1 8001 p:8001 not ready",
+            ],
+        ),
+        (
+            "an address that went over to another Pod is that one's",
+            vec![
+                pod("old", leaving, "10.0.0.1", ""),
+                pod("new", narrowed, "10.0.0.1", ""),
+            ],
+            vec!["10.0.0.1 8000 old:8000 not ready", "10.0.0.1 8001 new:8001"],
+        ),
+        (
+            "one that has ended has no address",
+            vec![ready.replace("Running", "Failed")],
+            vec![],
+        ),
+        (
+            "another label",
+            vec![ready.replace("gold", "silver")],
+            vec![],
+        ),
+        (
+            "another namespace",
+            vec![ready.replace("namespace: a", "namespace: b")],
+            vec![],
+        ),
+        (
+            "slices say nothing of a pool in a cluster",
+            vec![slice(
+                "s",
+                "app: x, tier: gold",
+                "addressType: IPv4\nendpoints: [{addresses: [10.0.0.9]}]",
+            )],
+            vec![],
+        ),
+    ];
+    let route = route(
+        "a",
+        "r",
+        "[{group: inference.networking.k8s.io, kind: InferencePool, name: p}]",
+    );
+    for (name, objects, expected) in cases {
+        let mut parts = vec![CLASS, GATEWAY, POOL, &route];
+        parts.extend(objects.iter().map(String::as_str));
+        assert_eq!(servers_of(&cluster(&parts)), expected, "{name}");
+    }
+    assert_eq!(
+        servers(&[POOL, &ready]).len(),
+        2,
+        "files may describe Pods too"
+    );
 }
 
 #[test]
