@@ -53,8 +53,10 @@ impl<T: Message> Encoder for Protobuf<T> {
     type Error = Status;
 
     fn encode(&mut self, item: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        item.encode(buffer)
-            .map_err(|error| Status::internal(error.to_string()))
+        // The length is asked for once, and the buffer grows once.
+        buffer.reserve(item.encoded_len());
+        item.encode_raw(buffer);
+        Ok(())
     }
 
     fn buffer_settings(&self) -> BufferSettings {

@@ -9,3 +9,4 @@ pub mod client;
 pub mod codec;
 pub mod metadata;
 pub mod proto;
+pub mod server;

@@ -194,6 +194,12 @@ impl Pool {
     /// Works on the core, then hands out what was decided.
     pub(crate) fn with_core<T>(&self, work: impl FnOnce(&mut Core, Time) -> T) -> T {
         let now = self.shared.now();
+    /// All servers, for choices that come from outside.
+    #[must_use]
+    pub fn servers(&self) -> Vec<Arc<Endpoint>> {
+        self.roster.load().endpoints().to_vec()
+    }
+
         let mut core = self.core.lock();
         let result = work(&mut core, now);
         let others = self.settle(&mut core, now, None);

@@ -21,8 +21,10 @@ mod pools;
 mod record;
 mod requests;
 mod text;
+mod streams;
 
 pub use access::access_log;
 pub use metrics::{ConnectionSide, Metrics, Names, Open};
 pub use pools::{EndpointSnapshot, PoolSnapshot};
 pub use record::{Ended, ExchangeRecord, Usage};
+pub use streams::{BodyRouted, Stream};

@@ -17,6 +17,7 @@ use crate::pools::{PoolSnapshot, Pools};
 use crate::record::ExchangeRecord;
 use crate::requests::Requests;
 use crate::text::from_openmetrics;
+use crate::streams::{BodyRouted, Stream, Streams};
 
 /// Which vocabularies are written besides `pointsman_*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Names {
     /// `gen_ai_*`.
     pub otel: bool,
 }
+    /// `llm_d_epp_extproc_*` and `bbr_*`: for a process that serves external processing.
+    pub extproc: bool,
 
 impl Default for Names {
     fn default() -> Self {
@@ -36,6 +39,7 @@ impl Default for Names {
             llmd: true,
             otel: true,
         }
+            extproc: false,
     }
 }
 
@@ -65,6 +69,7 @@ pub struct Metrics {
     connections: [Arc<[FloatGauge]>; 2],
     owners: Arc<Owners>,
     hooks: Mutex<Vec<Hook>>,
+    streams: Option<Streams>,
 }
 
 /// How long deciding took, and whether a server was found.
@@ -185,6 +190,7 @@ impl Metrics {
             owners,
             hooks: Mutex::default(),
             registry,
+            streams: names.extproc.then(|| Streams::new(r)),
         };
         Arc::new(metrics)
     }
@@ -282,6 +288,19 @@ impl Metrics {
     #[must_use]
     pub fn connection(&self, side: ConnectionSide) -> Open {
         Open::new(self.connections[side as usize].clone())
+    }
+
+    /// A stream of a proxy is open until the guard is dropped.
+    #[must_use]
+    pub fn stream(&self) -> Stream {
+        Stream::new(self.streams.clone())
+    }
+
+    /// A body-based router has looked at a body.
+    pub fn body_routed(&self, outcome: BodyRouted) {
+        if let Some(streams) = &self.streams {
+            streams.routed(outcome);
+        }
     }
 
     /// The present state of every pool. Series of pools and servers that are not in it are removed.

@@ -282,6 +282,7 @@ fn vocabularies_can_be_switched_off() {
         gaie: false,
         llmd: true,
         otel: false,
+        extproc: false,
     });
     metrics.record(&record());
     metrics.set_pools(&[snapshot(&["pod-1"])]);

@@ -63,10 +63,7 @@ struct Answered {
 
 impl Exchange {
     pub(super) fn begin(picker: Arc<Picker>, started: Instant, head: RequestHead) -> Box<Self> {
-        let given = head
-            .request_id
-            .clone()
-            .filter(|id| ids::acceptable(id));
+        let given = head.request_id.clone().filter(|id| ids::acceptable(id));
         let fresh_id = given.is_none();
         let request_id =
             given.unwrap_or_else(|| Bytes::copy_from_slice(&ids::fresh(rand::random())));
@@ -143,7 +140,8 @@ impl Exchange {
             lease.model_unknown();
         }
         // What is compressed passes unread.
-        let plain = head::find(headers, "content-encoding").is_none_or(|coding| coding == "identity");
+        let plain =
+            head::find(headers, "content-encoding").is_none_or(|coding| coding == "identity");
         if let (Some(dialect), true, true) = (self.dialect, plain, answer.body_follows) {
             self.answer.scanner = Some(ResponseScanner::new(dialect, content_type, status));
         }

@@ -106,7 +106,9 @@ impl RequestHead {
             Purpose::Fairness => self.fairness = text,
             Purpose::Model => self.model = text,
             Purpose::FirstTokenTarget => self.ttft_slo = text,
-            Purpose::Explain => self.explain = text.is_some_and(|text| text == "1" || text == "true"),
+            Purpose::Explain => {
+                self.explain = text.is_some_and(|text| text == "1" || text == "true")
+            }
             Purpose::TokenTarget | Purpose::Steering | Purpose::Engines => {}
         }
         if !self.consumed.contains(&header.key) {
@@ -202,7 +204,10 @@ mod tests {
             end_of_stream: false,
         };
         let head = RequestHead::read(head);
-        assert_eq!((head.method.as_str(), head.path.as_str()), ("POST", "/v1/completions?x=1"));
+        assert_eq!(
+            (head.method.as_str(), head.path.as_str()),
+            ("POST", "/v1/completions?x=1")
+        );
         assert_eq!(head.host, "llm.example");
         assert_eq!(head.hints().objective, Some("gold"));
         assert_eq!(head.fairness.as_deref(), Some("team"));
@@ -221,14 +226,25 @@ mod tests {
         let text = |text: &str| Kind::StringValue(text.to_owned());
         let list = |texts: &[&str]| {
             Kind::ListValue(ListValue {
-                values: texts.iter().map(|t| Value { kind: Some(text(t)) }).collect(),
+                values: texts
+                    .iter()
+                    .map(|t| Value {
+                        kind: Some(text(t)),
+                    })
+                    .collect(),
             })
         };
         let some = |entries: &[&str]| Some(entries.iter().map(|e| (*e).to_owned()).collect());
         assert_eq!(subset(None), None);
         assert_eq!(subset(Some(&Metadata::default())), None);
-        assert_eq!(with(text("1.1.1.1:80, 2.2.2.2")), some(&["1.1.1.1:80", "2.2.2.2"]));
-        assert_eq!(with(list(&["1.1.1.1:80", "2.2.2.2:80"])), some(&["1.1.1.1:80", "2.2.2.2:80"]));
+        assert_eq!(
+            with(text("1.1.1.1:80, 2.2.2.2")),
+            some(&["1.1.1.1:80", "2.2.2.2"])
+        );
+        assert_eq!(
+            with(list(&["1.1.1.1:80", "2.2.2.2:80"])),
+            some(&["1.1.1.1:80", "2.2.2.2:80"])
+        );
         for empty in [text(""), text(" ,"), list(&[]), Kind::NumberValue(1.0)] {
             assert_eq!(with(empty.clone()), some(&[]), "{empty:?}");
         }
@@ -246,7 +262,11 @@ mod tests {
             ("localhost", "127.0.0.1:80", false),
             ("", "127.0.0.1:80", false),
         ] {
-            assert_eq!(names(entry, server.parse().unwrap()), same, "{entry} {server}");
+            assert_eq!(
+                names(entry, server.parse().unwrap()),
+                same,
+                "{entry} {server}"
+            );
         }
     }
 }

@@ -109,13 +109,13 @@ impl Picker {
         let allowed = self.allowed(&pool, exchange, metadata);
         let body = match body {
             SeenBody::TooLarge => return Err(Refusal::TooLarge(self.options.max_body)),
-            SeenBody::Whole(body) | SeenBody::Part(body) if body.is_empty() => None,
             SeenBody::Whole(body) => Some((body, true)),
             SeenBody::Part(body) => Some((body, false)),
             SeenBody::None | SeenBody::Unseen => None,
         };
-        let size = body.as_ref().map(|(body, _)| body.len());
-        exchange.request_bytes = size.unwrap_or_default() as u64;
+        let seen = body.as_ref().map_or(0, |(body, _)| body.len());
+        exchange.request_bytes = seen as u64;
+        let size = body.as_ref().filter(|(_, whole)| *whole).map(|_| seen);
         let pieces = match self.read(exchange, &pool, body)? {
             Reading::Inference(pieces) => pieces,
             Reading::Opaque(pinned) => {
@@ -203,7 +203,11 @@ impl Picker {
             .test_selection
             .as_deref()
             .filter(|_| self.options.test_selection)
-            .map(|text| text.split(',').map(|entry| entry.trim().to_owned()).collect());
+            .map(|text| {
+                text.split(',')
+                    .map(|entry| entry.trim().to_owned())
+                    .collect()
+            });
         let entries: Vec<String> = match tested {
             Some(entries) => entries,
             None => head::subset(metadata.filter(|_| self.options.subset))?,
@@ -261,7 +265,7 @@ fn forward(exchange: &Exchange, picked: Picked, forward_trace: bool) -> Forward 
     if exchange.fresh_id {
         headers.push(set("x-request-id", exchange.request_id.clone()));
     }
-    if let (Some(length), true) = (picked.length, picked.pieces.is_some()) {
+    if let Some(length) = picked.length {
         headers.push(set("content-length", length.to_string()));
     }
     if let (Some(trace), true) = (&exchange.head.traceparent, forward_trace) {
@@ -297,10 +301,7 @@ fn forward(exchange: &Exchange, picked: Picked, forward_trace: bool) -> Forward 
     }
 }
 
-fn refuse(
-    exchange: &mut Exchange,
-    refusal: &Refusal,
-) -> crate::proto::ext_proc::ImmediateResponse {
+fn refuse(exchange: &mut Exchange, refusal: &Refusal) -> crate::proto::ext_proc::ImmediateResponse {
     let answer = refusal.answer(exchange.style, exchange.request_id.clone());
     let (status, code) = refusal.code();
     exchange.refused(status, code, answer.body.len());

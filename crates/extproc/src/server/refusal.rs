@@ -166,9 +166,24 @@ mod tests {
                 "model_missing",
                 "inference gateway: BadRequest - ",
             ),
-            (Refusal::Reserved("kv_transfer_params"), 400, "reserved_field", "BadRequest"),
-            (Refusal::TooLarge(1), 413, "body_too_large", "PayloadTooLarge"),
-            (Refusal::StateLost("r".into()), 404, "state_lost", "NotFound"),
+            (
+                Refusal::Reserved("kv_transfer_params"),
+                400,
+                "reserved_field",
+                "BadRequest",
+            ),
+            (
+                Refusal::TooLarge(1),
+                413,
+                "body_too_large",
+                "PayloadTooLarge",
+            ),
+            (
+                Refusal::StateLost("r".into()),
+                404,
+                "state_lost",
+                "NotFound",
+            ),
             (Refusal::NoPool, 503, "pool_not_ready", "ServiceUnavailable"),
             (
                 rejected(RejectReason::SheddableSaturated),
@@ -188,17 +203,24 @@ mod tests {
             assert_eq!(answer.status.map(|s| s.code), Some(status), "{refusal:?}");
             let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
             assert_eq!(body["error"]["code"], code);
-            assert!(body["error"]["message"].as_str().unwrap().contains(words), "{body}");
+            assert!(
+                body["error"]["message"].as_str().unwrap().contains(words),
+                "{body}"
+            );
         }
     }
 
     #[test]
     fn what_may_be_tried_again_says_when() {
         let header = |refusal: Refusal, name: &str| {
-            let headers = refusal.answer(Style::Anthropic, "id".into()).headers.unwrap();
-            headers.set_headers.into_iter().find_map(|option| {
-                option.header.filter(|h| h.key == name).map(|h| h.raw_value)
-            })
+            let headers = refusal
+                .answer(Style::Anthropic, "id".into())
+                .headers
+                .unwrap();
+            headers
+                .set_headers
+                .into_iter()
+                .find_map(|option| option.header.filter(|h| h.key == name).map(|h| h.raw_value))
         };
         let busy = || rejected(RejectReason::QueueTtl);
         assert_eq!(header(busy(), "retry-after").unwrap(), "2");

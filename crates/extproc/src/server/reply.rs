@@ -7,8 +7,8 @@ use crate::proto::core::{HeaderValue, HeaderValueOption};
 use crate::proto::ext_proc::body_mutation::Mutation;
 use crate::proto::ext_proc::processing_response::Response;
 use crate::proto::ext_proc::{
-    BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse,
-    ImmediateResponse, ProcessingResponse, StreamedBodyResponse, TrailersResponse,
+    BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse, ImmediateResponse,
+    ProcessingResponse, StreamedBodyResponse, TrailersResponse,
 };
 
 /// Sets a header, in place of any of that name.

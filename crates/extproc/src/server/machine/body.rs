@@ -105,10 +105,20 @@ mod tests {
     #[test]
     fn pieces_are_short_in_order_and_slices() {
         let part = |n: usize| Bytes::from(vec![u8::try_from(n % 251).unwrap(); n]);
-        for sizes in [[0, 0, 0], [10, 5, 10], [PIECE, 0, 0], [PIECE, 1, 1], [200_000, 3, 70_000]] {
+        for sizes in [
+            [0, 0, 0],
+            [10, 5, 10],
+            [PIECE, 0, 0],
+            [PIECE, 1, 1],
+            [200_000, 3, 70_000],
+        ] {
             let parts = sizes.map(part);
             let pieces: Vec<Bytes> = split(&parts).collect();
-            assert!(pieces.iter().all(|piece| !piece.is_empty() && piece.len() <= PIECE));
+            assert!(
+                pieces
+                    .iter()
+                    .all(|piece| !piece.is_empty() && piece.len() <= PIECE)
+            );
             assert_eq!(pieces.concat(), parts.concat(), "{sizes:?}");
         }
         let parts = [part(200_000), Bytes::new(), Bytes::new()];

@@ -259,9 +259,13 @@ impl Machine {
     /// A proxy that did not say how it sends bodies has sent the head alone: it may be waiting for a reply.
     #[must_use]
     pub fn may_be_waited_for(&self) -> bool {
-        self.stage == Stage::Gathering
-            && self.request_mode == Mode::Unknown
-            && self.body.is_empty()
+        self.stage == Stage::Gathering && self.request_mode == Mode::Unknown && self.body.is_empty()
+    }
+
+    /// Something of the answer's body will come, or may.
+    #[must_use]
+    pub fn answer_body_comes(&self) -> bool {
+        self.answer_mode != Mode::None
     }
 
     /// Nothing has come for a while, see [`Machine::may_be_waited_for`].
@@ -441,9 +445,7 @@ impl Machine {
         } else {
             self.say_with(reply::request_head(common), forward.metadata);
             if self.request_mode == Mode::Duplex && self.has_body {
-                let pieces = forward
-                    .body
-                    .unwrap_or([body, Bytes::new(), Bytes::new()]);
+                let pieces = forward.body.unwrap_or([body, Bytes::new(), Bytes::new()]);
                 self.send_pieces(&pieces, !trailers);
             }
         }
@@ -524,7 +526,8 @@ impl Machine {
         } else {
             self.echo_answer(&body, last);
         }
-        let known = std::mem::replace(&mut self.answer_ended, self.answer_ended || last);
+        let known = self.answer_ended;
+        self.answer_ended |= last;
         if known || self.observing {
             return Event::Nothing;
         }
