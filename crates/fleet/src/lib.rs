@@ -21,6 +21,7 @@ mod members;
 mod options;
 mod page;
 mod pool;
+mod recorded;
 mod scan;
 mod state;
 mod tls;

@@ -1,5 +1,6 @@
 //! Settings of the fleet.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::MetricMapping;
@@ -23,6 +24,8 @@ pub struct FleetOptions {
     pub models_period: Duration,
     /// Seed of the core's random choices.
     pub seed: u64,
+    /// Where everything that cores are told and decide is written.
+    pub recorder: Option<Arc<recording::Recorder>>,
 }
 
 impl Default for FleetOptions {
@@ -36,6 +39,7 @@ impl Default for FleetOptions {
             learn_models: true,
             models_period: Duration::from_secs(10),
             seed: 0x0070_6f69_6e74_736d,
+            recorder: None,
         }
     }
 }

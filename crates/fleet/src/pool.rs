@@ -28,6 +28,7 @@ use crate::decisions::Ring;
 use crate::endpoint::Wishes;
 use crate::fleet::Shared;
 use crate::members::{Members, Roster};
+use crate::recorded::Recorded;
 use crate::state::Owner;
 use crate::state::StateTable;
 use pick::{Outcome, resolve};
@@ -61,7 +62,7 @@ pub struct Pool {
 /// What the lock guards.
 #[derive(Debug)]
 pub(crate) struct Core {
-    pub(crate) pool: scheduling::Pool,
+    pub(crate) pool: Recorded,
     /// By dense index.
     pub(crate) book: Vec<Option<Arc<Endpoint>>>,
     waiters: FxHashMap<Ticket, oneshot::Sender<Outcome>>,
@@ -91,7 +92,12 @@ impl Core {
 impl Pool {
     pub(crate) fn new(shared: Arc<Shared>, spec: Arc<PoolSpec>) -> Arc<Self> {
         let core = Core {
-            pool: scheduling::Pool::new(shared.options.scheduling.clone(), shared.options.seed),
+            pool: Recorded::new(
+                shared.options.scheduling.clone(),
+                shared.options.seed,
+                &spec.key.to_string(),
+                shared.options.recorder.as_ref(),
+            ),
             book: Vec::new(),
             waiters: FxHashMap::default(),
             evictable: FxHashMap::default(),

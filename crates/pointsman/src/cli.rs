@@ -105,6 +105,12 @@ pub(crate) struct ServeArgs {
     /// Seed of every random choice; a run with the same events replays exactly.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
+    /// Write everything that schedulers are told and decide to this file, without any text, for `lab replay`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// Size in MiB at which the recording ends.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    pub(crate) record_limit: u64,
     /// Limits.
     #[command(flatten)]
     pub(crate) limits: LimitArgs,

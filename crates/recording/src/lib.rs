@@ -6,8 +6,9 @@
 //!
 //! # The format
 //!
-//! One JSON array a line: the pool's number in the file, nanoseconds since the recorder began, what happened, and, where
-//! the core was told more before it was asked for decisions, the number 1.
+//! One JSON array a line: the pool's number in the file, nanoseconds since the process began, what happened, and at
+//! times a number: 1 where the core was told more before it was asked for decisions, 2 where it was told this before it
+//! had said its last word, 3 where both.
 //!
 //! ```text
 //! [0,0,{"pool":{"version":1,"name":"default/urls","seed":7,"config":{...}}}]
@@ -19,7 +20,7 @@
 //! [0,2000000,"tick"]
 //! ```
 //!
-//! After each line that tells something, unless it ends with 1, the core was asked until it had no more to say; what it
+//! After each line that tells something, unless it ends with 1 or 3, the core was asked until it had no more to say; what it
 //! said follows as `dispatch`, `reject` and `evict`. A `tick` is the core being asked without news, because it wanted to
 //! be woken. A pool's first line names its seed and settings. Where the recorder ran into its bound the last line is
 //! `"full"`. A file that was cut off in the middle of a line can be read up to there.

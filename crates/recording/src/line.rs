@@ -20,7 +20,13 @@ pub struct Line {
     pub what: What,
     /// The core was told more before it was asked for decisions.
     pub more: bool,
+    /// The core had not said its last word when it was told this.
+    pub amid: bool,
 }
+
+/// Bits of a line's last element.
+const MORE: u8 = 1;
+const AMID: u8 = 2;
 
 /// The first line of a pool.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -344,8 +350,9 @@ impl From<Event<'_>> for What {
 
 impl Serialize for Line {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.more {
-            (self.pool, self.at, &self.what, 1).serialize(serializer)
+        let marks = if self.more { MORE } else { 0 } | if self.amid { AMID } else { 0 };
+        if marks > 0 {
+            (self.pool, self.at, &self.what, marks).serialize(serializer)
         } else {
             (self.pool, self.at, &self.what).serialize(serializer)
         }
@@ -368,12 +375,13 @@ impl<'de> Deserialize<'de> for Line {
                 let pool = parts.next_element()?.ok_or_else(|| short(0))?;
                 let at = parts.next_element()?.ok_or_else(|| short(1))?;
                 let what = parts.next_element()?.ok_or_else(|| short(2))?;
-                let more = parts.next_element::<u8>()?.is_some_and(|it| it > 0);
+                let marks = parts.next_element::<u8>()?.unwrap_or(0);
                 Ok(Line {
                     pool,
                     at,
                     what,
-                    more,
+                    more: marks & MORE > 0,
+                    amid: marks & AMID > 0,
                 })
             }
         }

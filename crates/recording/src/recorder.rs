@@ -82,7 +82,7 @@ impl Recorder {
             config: config.clone(),
             policy: policy.map(str::to_owned),
         };
-        track.write(Time::ZERO, What::Pool(Box::new(opened)), true);
+        track.write(Time::ZERO, What::Pool(Box::new(opened)), (true, false));
         track
     }
 
@@ -127,6 +127,7 @@ impl Output {
                 at: line.at,
                 what: What::Full,
                 more: false,
+                amid: false,
             };
             self.line.clear();
             serde_json::to_writer(&mut self.line, &full)?;
@@ -157,8 +158,8 @@ impl Drop for Recorder {
 pub struct Track {
     recorder: Arc<Recorder>,
     pool: u32,
-    /// Told, and not known yet whether more follows before the core is asked.
-    pending: Option<(Time, What)>,
+    /// Told, and not known yet whether more follows before the core is asked; and whether it was amid answers.
+    pending: Option<(Time, What, bool)>,
     /// The core has begun to answer.
     asking: bool,
 }
@@ -167,7 +168,7 @@ impl Track {
     /// The core was told something.
     pub fn told(&mut self, at: Time, what: What) {
         self.settle(true);
-        self.pending = Some((at, what));
+        self.pending = Some((at, what, self.asking));
         self.asking = false;
     }
 
@@ -181,26 +182,27 @@ impl Track {
         if self.pending.is_some() {
             self.settle(false);
         } else if !self.asking {
-            self.write(at, What::Tick, false);
+            self.write(at, What::Tick, (false, false));
         }
         self.asking = said.is_some();
         if let Some(decision) = said {
-            self.write(at, What::said(decision), false);
+            self.write(at, What::said(decision), (false, false));
         }
     }
 
     fn settle(&mut self, more: bool) {
-        if let Some((at, what)) = self.pending.take() {
-            self.write(at, what, more);
+        if let Some((at, what, amid)) = self.pending.take() {
+            self.write(at, what, (more, amid));
         }
     }
 
-    fn write(&self, at: Time, what: What, more: bool) {
+    fn write(&self, at: Time, what: What, (more, amid): (bool, bool)) {
         self.recorder.write(&Line {
             pool: self.pool,
             at,
             what,
             more,
+            amid,
         });
     }
 }
