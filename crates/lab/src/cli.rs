@@ -431,7 +431,7 @@ mod tests {
     #[test]
     fn the_command_line_makes_a_plan() {
         let line = "lab compare --workloads b2b,zipf --policies pointsman,lpwl --loads 9,12.5 --seeds 1-3,7 \
-                    --network-ms 5 --scrape-ms 1000 --set a=42.5e-6,older=1 --out x";
+                    --network-ms 5 --scrape-ms 1000 --gateways 4 --share-ms 50 --set a=42.5e-6,older=1 --out x";
         let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
         let LabCommand::Compare(args) = cli.command else {
             panic!("not a comparison");
@@ -442,6 +442,8 @@ mod tests {
         assert_eq!(plan.seeds, [1, 2, 3, 7]);
         assert_eq!(plan.loads, [9.0, 12.5]);
         assert_eq!((plan.network_delay, plan.scrape_period), (0.005, 1.0));
+        assert_eq!((plan.gateways, plan.share_period), (4, 0.05));
+        assert!((plan.share_at_once - SHARE_AT_ONCE).abs() < 1e-12);
         assert_eq!(plan.set.len(), 2);
         let setting = plan.setting(&Builtin::default(), "b2b").unwrap();
         assert_eq!(setting.engines[0].profile.a, 42.5e-6);

@@ -24,9 +24,10 @@ use crate::{Dispatcher, LabError, RunConfig, RunOutcome, Scrape, Sharing, fleet,
 /// Names of the pooled server's rows among the policies.
 pub const BOUNDS: [(&str, Order); 2] = [("bound-fcfs", Order::Fcfs), ("bound-sjf", Order::Sjf)];
 
-/// Seconds of prefill that gateways tell each other of at once, if not said otherwise: a chunk of 300 tokens on a
-/// large model. Whatever the load, that is at most fifty messages a second for each engine.
-pub const SHARE_AT_ONCE: f64 = 0.02;
+/// Seconds of prefill that gateways tell each other of at once, if not said otherwise: 200 tokens of an 8B model. As an
+/// engine has one second of prefill each second, begun and ended, that is at most 400 messages a second for each engine,
+/// whatever the load.
+pub const SHARE_AT_ONCE: f64 = 0.005;
 
 /// What to compare, and under which conditions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

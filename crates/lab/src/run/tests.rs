@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use scheduling::PolicyKind;
+use scheduling::{PolicyKind, SharedEvent};
 use simulator::{BlockHash, EngineConfig, extend_chain, profiles};
 
 use super::*;
@@ -241,6 +241,102 @@ fn the_product_beats_round_robin_where_prefixes_are_shared() {
         p90(&ours),
         p90(&theirs)
     );
+}
+
+#[test]
+fn gateways_that_share_do_as_well_as_one() {
+    let outcome = |gateways, sharing| {
+        let mut config = short(4, 3);
+        (config.gateways, config.sharing) = (gateways, sharing);
+        (config.horizon, config.warmup) = (60.0, 20.0);
+        let dispatchers = product(&config, PolicyKind::ExpectedCost);
+        p90(&run(
+            config,
+            Box::new(Toy::new(12.0, 60, 1000, 3)),
+            dispatchers,
+        ))
+    };
+    let sharing = Sharing {
+        period: 0.05,
+        at_once: 0.005,
+    };
+    let (one, strangers, siblings) = (
+        outcome(1, None),
+        outcome(4, None),
+        outcome(4, Some(sharing)),
+    );
+    // Strangers compute each prefix again and again; an engine holds 26 of the 60, the fleet all of them.
+    assert!(strangers > 10.0 * one, "alone {one}, blind {strangers}");
+    assert!(siblings < 1.1 * one, "alone {one}, sharing {siblings}");
+}
+
+#[test]
+fn what_is_shared_arrives_at_the_others_late_and_in_order() {
+    type Heard = Arc<parking_lot::Mutex<Vec<(f64, usize, Vec<SharedEvent>)>>>;
+    /// Says one word for each job that comes, worth a tenth of a second.
+    #[derive(Default)]
+    struct Gossip(Vec<SharedEvent>, Heard, bool);
+    impl Dispatcher for Gossip {
+        fn arrive(&mut self, _now: f64, job: &Job) {
+            self.0.push(SharedEvent::FirstToken { ticket: job.id });
+        }
+        fn tell(&mut self, _now: f64, _told: Told) {}
+        fn next(&mut self, _now: f64) -> Option<Placed> {
+            None
+        }
+        fn share(&mut self, on: bool) {
+            self.2 = on;
+        }
+        fn shared(&mut self, into: &mut Vec<SharedEvent>) {
+            into.append(&mut self.0);
+        }
+        fn unshared_seconds(&self) -> f64 {
+            assert!(self.2, "told to share before anything else");
+            self.0.len() as f64 * 0.1
+        }
+        fn hear(&mut self, now: f64, gateway: usize, events: &[SharedEvent]) {
+            self.1.lock().push((now, gateway, events.to_vec()));
+        }
+    }
+    let heard = |at_once: f64| {
+        let mut config = short(1, 1);
+        (config.gateways, config.network_delay, config.drain) = (2, 0.25, 1.0);
+        let period = 4.0;
+        config.sharing = Some(Sharing { period, at_once });
+        let heard: [Heard; 2] = Default::default();
+        let gossips = heard.iter().map(|it| -> Box<dyn Dispatcher> {
+            Box::new(Gossip(Vec::new(), Arc::clone(it), false))
+        });
+        let jobs = (0..40)
+            .map(|id| job(id, id as f64 * 0.1, Vec::new(), 1))
+            .collect();
+        let outcome = run(config, Box::new(List::new(jobs)), gossips.collect());
+        assert_eq!(outcome.misplaced, 0);
+        heard.map(|it| std::mem::take(&mut *it.lock()))
+    };
+    // By the period: the first gateway at 1 s and 5 s, the second at 3 s and 7 s.
+    let by_period = heard(1e9);
+    for (own, all) in by_period.iter().enumerate() {
+        let times: Vec<f64> = all.iter().map(|(at, ..)| *at).collect();
+        let expected = if own == 0 { [3.25, 7.25] } else { [1.25, 5.25] };
+        assert_eq!(times, expected);
+        assert!(all.iter().all(|(_, from, _)| *from == 1 - own));
+    }
+    // At once after each fourth word.
+    let at_once = heard(0.35);
+    for all in &at_once {
+        let sizes: Vec<usize> = all.iter().map(|(.., events)| events.len()).collect();
+        assert!(
+            sizes.contains(&4) && sizes.iter().all(|&it| it <= 4),
+            "{sizes:?}"
+        );
+    }
+    for all in by_period.iter().zip(&at_once) {
+        let words = |all: &[(f64, usize, Vec<SharedEvent>)]| -> Vec<SharedEvent> {
+            all.iter().flat_map(|(.., events)| events.clone()).collect()
+        };
+        assert_eq!(words(all.0), words(all.1));
+    }
 }
 
 #[test]
