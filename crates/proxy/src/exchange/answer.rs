@@ -66,7 +66,12 @@ impl Exchange {
         if matches!(refusal, Refusal::Upstream(_)) {
             self.release();
         }
-        refusal.answer(self.style)
+        let mut answer = refusal.answer(self.style);
+        // An answer to HEAD has no content, and there are clients that go by the type alone and try to read it.
+        if self.method == http::Method::HEAD {
+            answer.headers_mut().remove(CONTENT_TYPE);
+        }
+        answer
     }
 }
 
