@@ -171,6 +171,15 @@ pub(crate) struct LimitArgs {
     /// Deadline between two pieces of a server's answer.
     #[arg(long, default_value = "120s", value_parser = humantime::parse_duration)]
     pub(crate) idle_timeout: Duration,
+    /// Deadline for connecting to a pool's endpoint picker.
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    pub(crate) picker_connect_timeout: Duration,
+    /// Deadline for the decision of a pool's endpoint picker.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(crate) picker_timeout: Duration,
+    /// How long an endpoint picker through which an answer passes may keep what it was given.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(crate) picker_idle_timeout: Duration,
     /// Deadline for a client's request head.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     pub(crate) client_header_timeout: Duration,

@@ -166,20 +166,10 @@ fn bad_conditions(compiled: &routing::Compiled) -> Vec<String> {
     compiled.statuses.iter().flat_map(of).collect()
 }
 
-/// What compiling has to say that is no condition, and which pools name a picker that is not asked.
+/// What compiling has to say that is no condition.
 pub(crate) fn notes(compiled: &routing::Compiled) -> Vec<String> {
-    let said = compiled
-        .notes
-        .iter()
-        .map(|note| format!("{}: {}", note.object, note.message));
-    let pickers = compiled.plan.pools.values().filter_map(|pool| match &pool.picker {
-        routing::Picker::External { service, .. } => Some(format!(
-            "InferencePool {}: the endpoint picker {service} is not asked, this version speaks no ext_proc; the picker inside is used",
-            pool.key
-        )),
-        routing::Picker::Inside => None,
-    });
-    said.chain(pickers).collect()
+    let said = |note: &routing::Note| format!("{}: {}", note.object, note.message);
+    compiled.notes.iter().map(said).collect()
 }
 
 /// Reads `http[s]://host[:port][/path]`.

@@ -250,6 +250,9 @@ pub(crate) fn proxy_options(args: &ServeArgs) -> proxy::ProxyOptions {
     };
     options.deadlines.connect = args.limits.connect_timeout;
     options.deadlines.first_byte = args.limits.first_byte_timeout;
+    options.deadlines.picker_connect = args.limits.picker_connect_timeout;
+    options.deadlines.pick = args.limits.picker_timeout;
+    options.deadlines.picker_silence = args.limits.picker_idle_timeout;
     options.deadlines.idle = args.limits.idle_timeout;
     options.deadlines.client_header = args.limits.client_header_timeout;
     options
