@@ -4,7 +4,7 @@
 #
 #   gatewayapi   the Gateway API's official suite: core of GATEWAY-HTTP
 #   extended     the same with every optional feature that is claimed (routing::SUPPORTED_FEATURES)
-#   inference    InferencePools and endpoint pickers
+#   inference    InferencePools, endpoint pickers, Pods that come and go
 #   crds         the custom resource definitions of config/crd
 #   selftest     the test world itself
 #
@@ -47,10 +47,12 @@ fi
 
 TESTWORLD_STATE=$(mktemp -d "${TMPDIR:-/tmp}/testworld.XXXXXX")
 export TESTWORLD_STATE PATH=$bin:$PATH
+serving=
 finish() {
 	local code=$?
 	trap - EXIT INT TERM
-	# This also ends the gateway and whatever else runs in the world.
+	[ -z "$serving" ] || { kill "$serving" && wait "$serving"; } 2>/dev/null || true
+	# This ends whatever else runs in the world.
 	testworld down || true
 	rm -rf "$TESTWORLD_STATE"
 	exit "$code"
@@ -68,6 +70,7 @@ serve() { # the gateway under test, and its class
 	YAML
 	testworld exec -- "$gateway" serve --kubernetes --addresses 10.245.0.2-10.245.0.199 \
 		--drain-timeout 5s >"$REPORTS/$suite-gateway.log" 2>&1 &
+	serving=$!
 }
 
 bounded() { timeout --kill-after=10 "$LIMIT" testworld exec -- "$@" 2>&1 | tee "$REPORTS/$suite.log" | summary; }
