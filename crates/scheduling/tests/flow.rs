@@ -114,7 +114,7 @@ fn nothing_is_pushed_on_top_of_a_closed_endpoint_until_its_scrape_is_old() {
 }
 
 #[test]
-fn a_warm_endpoint_is_waited_for_only_as_long_as_it_is_worth() {
+fn a_silent_warm_endpoint_is_waited_for_only_as_long_as_it_is_worth() {
     let (mut pool, ids) = pool(Config::default(), 2);
     let (first, warm) = send(&mut pool, secs(0.0), prompt(1, 300, 1, 1));
     complete(&mut pool, secs(0.6), first);
@@ -144,6 +144,36 @@ fn a_warm_endpoint_is_waited_for_only_as_long_as_it_is_worth() {
         winners(&drain(&mut pool, secs(1.01))).get(&ticket),
         Some(&warm)
     );
+}
+
+#[test]
+fn patience_with_a_warm_endpoint_lasts_while_it_gives_tokens() {
+    let (mut pool, ids) = pool(Config::default(), 2);
+    let (first, warm) = send(&mut pool, secs(0.0), prompt(1, 300, 1, 1));
+    complete(&mut pool, secs(0.6), first);
+    let (busy, other) = send(&mut pool, secs(0.7), prompt(1, 300, 3, 1));
+    assert_eq!(other, warm);
+    pool.observe(secs(0.8), Event::FirstToken { ticket: busy });
+    scrape(&mut pool, secs(1.0), warm, 6);
+    let ticket = pool.arrive(secs(1.0), prompt(1, 300, 2, 1));
+    assert!(drain(&mut pool, secs(1.0)).is_empty());
+    let wake = pool.wake_at().expect("not for ever");
+    for tenth in 11..40 {
+        let now = secs(f64::from(tenth) * 0.1);
+        let progress = Event::Progress {
+            ticket: busy,
+            tokens: 5,
+        };
+        pool.observe(now, progress);
+        scrape(&mut pool, now, warm, 6);
+        assert!(drain(&mut pool, now).is_empty(), "gives up at {now:?}");
+    }
+    assert!(wake < secs(3.0), "the wait was longer than the first bound");
+    let silent = pool.wake_at().expect("not for ever");
+    assert!(silent > secs(3.9) && silent < secs(8.0), "{silent:?}");
+    scrape(&mut pool, secs(3.9), warm, 6);
+    let went = winners(&drain(&mut pool, silent)).get(&ticket).copied();
+    assert!(went.is_some_and(|it| it != warm && ids.contains(&it)));
 }
 
 #[test]

@@ -86,6 +86,8 @@ pub struct Facts {
     pub pending_tokens: f64,
     /// The same in seconds.
     pub pending_seconds: f64,
+    /// Seconds since a token or the end of one of our requests came from there.
+    pub silent_seconds: f64,
     /// Expected seconds of prefill of requests that are not ours.
     pub others_seconds: f64,
     /// KV tokens in use.

@@ -22,6 +22,7 @@ fn facts(index: u32) -> Facts {
         context_tokens: 0.0,
         pending_tokens: 0.0,
         pending_seconds: 0.0,
+        silent_seconds: 0.0,
         others_seconds: 0.0,
         kv_used: 0.0,
         kv_capacity: 400_000.0,

@@ -238,10 +238,12 @@ impl Pool {
 
     /// More tokens were generated.
     pub(super) fn generate(&mut self, charge: &mut Charge, tokens: u32) {
+        let now = self.clock.now();
         let Some(it) = self.endpoint_mut(charge.endpoint) else {
             return;
         };
         charge.generated += u64::from(tokens);
+        it.depth.hear(now);
         it.space.generated += u64::from(tokens);
         if charge.started {
             it.depth.context_tokens += u64::from(tokens);

@@ -59,7 +59,7 @@ pub(super) struct Choice {
 /// What a request waits for.
 #[derive(Copy, Clone, Debug, Default)]
 pub(super) struct Hold {
-    /// It passes over an open endpoint, and until this many seconds of it that is worth while.
+    /// It passes over an open endpoint, and if it hears nothing it does so for this many seconds more.
     pub(super) patience: Option<f64>,
     /// Seconds of its prefill where that is least.
     pub(super) least_prefill: f64,
@@ -176,7 +176,8 @@ impl Pool {
         } else if queues && !by_load && !facts[ranking.order[0]].open {
             let held = waiting
                 .held_since
-                .map_or(0.0, |since| now.seconds_since(since));
+                .map_or(0.0, |since| now.seconds_since(since))
+                .min(facts[ranking.order[0]].silent_seconds);
             if let Some(hold) = hold(&situation, ranking, policy.waits(), held) {
                 return Verdict::Wait(hold);
             }
@@ -391,8 +392,12 @@ struct Gathered<'a> {
     shadow: &'a [Shadow],
 }
 
+/// An endpoint that we hear nothing of is late after this many times the prefill that it has before it.
+const LATE: f64 = 2.0;
+
 /// The winner is not open. Returns what to wait for, or `None` once the best open endpoint is in its place: at once for
-/// a policy that has no cost in seconds, else when the wait has used up what the winner was better by.
+/// a policy that has no cost in seconds, else when the winner has been silent for `held` seconds of the wait, and that
+/// is what it is better by and more than its work explains.
 fn hold(situation: &Situation<'_>, ranking: &mut Ranking, waits: bool, held: f64) -> Option<Hold> {
     let candidates = situation.candidates;
     let open = (0..candidates.len())
@@ -409,15 +414,16 @@ fn hold(situation: &Situation<'_>, ranking: &mut Ranking, waits: bool, held: f64
                 .then_with(|| key(a).cmp(&key(b)))
         });
     let first = ranking.order[0];
-    let worth = open.map(|at| {
+    let patience = open.map(|at| {
         if waits {
-            ranking.costs[at] - ranking.costs[first]
+            let worth = ranking.costs[at] - ranking.costs[first];
+            worth + LATE * candidates[first].pending_seconds - held
         } else {
             0.0
         }
     });
-    if let Some((at, worth)) = open.zip(worth)
-        && held >= worth
+    if let Some((at, patience)) = open.zip(patience)
+        && patience <= 0.0
     {
         ranking.put_first(at);
         ranking.reason = "best of those that are open";
@@ -428,7 +434,7 @@ fn hold(situation: &Situation<'_>, ranking: &mut Ranking, waits: bool, held: f64
         tokens: situation.uncached(&candidates[first]),
     };
     Some(Hold {
-        patience: worth,
+        patience,
         claim: Some((candidates[first].endpoint.index(), work)),
         ..Hold::least(situation)
     })

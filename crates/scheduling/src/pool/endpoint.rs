@@ -151,6 +151,7 @@ impl Endpoint {
             context_tokens: (self.depth.context_tokens + others_context) as f64,
             pending_tokens: self.depth.pending_tokens as f64,
             pending_seconds: self.depth.pending_nanos as f64 * 1e-9,
+            silent_seconds: self.depth.silent_seconds(now),
             others_seconds: f64::from(others.waiting) * mean_prefill,
             kv_used: used as f64,
             kv_capacity: self.capacity(config) as f64,

@@ -135,6 +135,7 @@ impl Pool {
                 .filter(|_| telling && charge.uncached >= TELLING_PREFILL);
             pool.start(charge);
             pool.with(charge.endpoint, |it, _| {
+                it.depth.hear(now);
                 it.monitor.succeeded();
                 if let Some(adapter) = flight.request.adapter {
                     it.adapters.confirm(adapter);
@@ -197,7 +198,9 @@ impl Pool {
         let request = &flight.request;
         if ok {
             self.start(&mut charge);
+            let now = self.clock.now();
             self.with(charge.endpoint, |it, _| {
+                it.depth.hear(now);
                 it.monitor.succeeded();
                 if let Some(adapter) = request.adapter {
                     it.adapters.confirm(adapter);

@@ -2,9 +2,11 @@
 //!
 //! A request goes to the endpoint that costs least among *all*, and only if that one is open. If it is not, the request
 //! stays here, where it can still be ordered and can still change its mind, and claims its work on the endpoint it
-//! waits for, so that those behind it see a longer queue there and spill to others. It does not wait longer for a warm
-//! endpoint than the wait is worth: once it has passed over an open endpoint for as many seconds as that one is more
-//! expensive, it goes there. With every endpoint open and nobody waiting this is plain push routing.
+//! waits for, so that those behind it see a longer queue there and spill to others. The wait is in the comparison already,
+//! so time that has passed is no reason to go elsewhere, as long as the endpoint works: under overload everybody waits,
+//! and requests that give up on their prefix would make every endpoint compute and hold what others have. Only of an
+//! endpoint that is silent is patience bounded: see [`decide`](super::decide). With every endpoint open and nobody
+//! waiting this is plain push routing.
 //!
 //! A pass looks at a window of those that wait, however many they are: what an event costs does not grow with the queue.
 
@@ -396,8 +398,8 @@ fn note(now: Time, waiting: &mut Waiting, hold: Hold) {
     waiting.regime(now, false);
     waiting.patient_until = None;
     if let Some(patience) = hold.patience {
-        let since = *waiting.held_since.get_or_insert(now);
+        waiting.held_since.get_or_insert(now);
         // A little later, so that the comparison that was made now comes out the other way then.
-        waiting.patient_until = Some(since + seconds(patience + 1e-6));
+        waiting.patient_until = Some(now + seconds(patience + 1e-6));
     }
 }

@@ -34,6 +34,7 @@ pub(crate) struct Depth {
     pub(crate) context_tokens: u64,
     /// When the engine, first come first served, has computed all prompts pushed so far.
     pub(crate) busy_until: Time,
+    heard: Time,
     scraped: Option<Scraped>,
     pushed: u32,
     started: u32,
@@ -99,6 +100,16 @@ impl Depth {
     pub(crate) fn start(&mut self) {
         self.decoding += 1;
         self.started = self.started.saturating_add(1);
+    }
+
+    /// A token of one of ours came, or its end.
+    pub(crate) fn hear(&mut self, now: Time) {
+        self.heard = self.heard.max(now);
+    }
+
+    /// Seconds since anything came of a request of ours.
+    pub(crate) fn silent_seconds(&self, now: Time) -> f64 {
+        now.seconds_since(self.heard)
     }
 
     /// The engine's metrics were read.
