@@ -1,5 +1,12 @@
 //! What no placement can beat, or hardly.
 //!
+//! | | Bound | Says | Function |
+//! |---|---|---|---|
+//! | A | one pooled server | times that nobody beats; loose for decodes | [`pooled`] |
+//! | B | the engines, sharing their caches for nothing | times without the cost of placement | [`shared`] |
+//! | C | a linear program of work and space | the load that nobody carries for long | [`lp`] |
+//! | D | a placement that knows the future | times that can be reached | [`rollout`] |
+//!
 //! **Bound A, one pooled server**: a single engine with the compute rate, the KV space, the token budget and the batch
 //! size of the whole fleet. It relaxes placement, the partition of the caches, and fragmentation. One request cannot
 //! use all machines, so each job's times are at least those on an idle engine of the fleet with the hit that the pooled
@@ -16,6 +23,16 @@
 //! server also runs shortest first with ageing (key: uncached tokens if no block were ever forgotten, in seconds, plus
 //! a tenth of the arrival time, which is `S - 0.1*wait` at any moment). Whichever gives the smaller value is the bound.
 
+mod caches;
+mod capacities;
+mod collect;
+mod lp;
+mod rollout;
+mod shared;
+mod simplex;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -26,6 +43,13 @@ use simulator::{EngineConfig, LoraConfig, Profile, QueuePolicy};
 use crate::{
     BLOCK_TOKENS, Dispatcher, End, Job, Placed, RunConfig, RunOutcome, Told, Workload, run,
 };
+
+pub use caches::{belady, lru, unbounded};
+pub use capacities::{Capacities, SHARES, bound_p90, program, shared_p90};
+pub use collect::collect;
+pub use lp::{LpCapacity, lp};
+pub use rollout::{Rollout, rollout};
+pub use shared::shared;
 
 /// In which order the pooled server admits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,65 +252,4 @@ pub fn capacity<E>(
         }
     }
     Ok(low)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::run::tests::{Toy, engines, in_turn, short};
-    use crate::stats::{Slo, Summary};
-
-    fn toy() -> Box<dyn Workload> {
-        Box::new(Toy::new(40.0, 20, 300, 5))
-    }
-
-    #[test]
-    fn no_policy_is_below_the_bound() {
-        let mut config = short(3, 5);
-        config.step_noise = 0.0;
-        let of = |outcome| Summary::of(&outcome, Slo::default());
-        let fcfs = of(pooled(&config, toy(), Order::Fcfs).unwrap());
-        let sjf = of(pooled(&config, toy(), Order::Sjf).unwrap());
-        let mut policies = vec![of(run(config.clone(), toy(), in_turn(3)))];
-        use crate::product::{Product, ProductConfig};
-        for kind in [
-            scheduling::PolicyKind::ExpectedCost,
-            scheduling::PolicyKind::LeastRequest,
-        ] {
-            let product = Product::new(ProductConfig::new(kind), &config.engines, 1);
-            policies.push(of(run(config.clone(), toy(), vec![Box::new(product)])));
-        }
-        for policy in policies {
-            assert_eq!(policy.jobs, fcfs.jobs);
-            for (theirs, a, b) in [
-                (policy.ttft.p50, fcfs.ttft.p50, sjf.ttft.p50),
-                (policy.ttft.p90, fcfs.ttft.p90, sjf.ttft.p90),
-                (policy.ttft.mean, fcfs.ttft.mean, sjf.ttft.mean),
-                (policy.e2e.p90, fcfs.e2e.p90, sjf.e2e.p90),
-            ] {
-                assert!(a.min(b) <= theirs + 1e-9, "{a} {b} {theirs}");
-            }
-            assert!(policy.hit_ratio <= fcfs.hit_ratio + 1e-9);
-        }
-    }
-
-    #[test]
-    fn the_pool_of_one_engine_is_that_engine() {
-        let engine = engines(1).remove(0);
-        let mut pooled = pooled_engine(std::slice::from_ref(&engine)).unwrap();
-        let close = |a: f64, b: f64| (a - b).abs() <= 1e-12 * b;
-        assert!(close(pooled.profile.a, engine.profile.a));
-        assert!(close(pooled.profile.c0, engine.profile.c0));
-        pooled.profile = engine.profile;
-        assert_eq!(pooled, engine);
-        assert_eq!(pooled_engine(&[]), None);
-    }
-
-    #[test]
-    fn the_capacity_is_where_the_limit_is_crossed() {
-        let found = capacity::<()>([0.0, 10.0], 20, 9.0, |load| Ok(load * load)).unwrap();
-        assert!((found - 3.0).abs() < 1e-4);
-        assert_eq!(capacity::<()>([1.0, 2.0], 5, 9.0, Ok), Ok(2.0));
-        assert_eq!(capacity::<()>([10.0, 20.0], 5, 9.0, Ok), Ok(10.0));
-    }
 }

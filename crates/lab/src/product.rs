@@ -93,7 +93,7 @@ impl Product {
         let mut pool = Pool::new(config.pool, seed);
         let profiles = engines.iter().map(|engine| profile(engine, knowledge));
         let profiles: Vec<EndpointProfile> = profiles.collect();
-        let join = |it: &EndpointProfile| pool.join(Time::ZERO, it.clone());
+        let join = |it: &EndpointProfile| pool.join(Time::ZERO, *it);
         let endpoints = profiles.iter().map(join).collect();
         Self {
             pool,
@@ -180,7 +180,7 @@ impl Dispatcher for Product {
                 self.observe(now, job, |ticket| Event::FirstToken { ticket });
             }
             Told::Progress { job, tokens } => {
-                self.observe(now, job, |ticket| Event::Progress { ticket, tokens })
+                self.observe(now, job, |ticket| Event::Progress { ticket, tokens });
             }
             Told::Finished {
                 job,
@@ -233,7 +233,7 @@ impl Dispatcher for Product {
         // It may have gone and come back without anybody noticing.
         self.left(now, engine);
         if let Some(profile) = self.profiles.get(engine as usize) {
-            let endpoint = self.pool.join(Time::from_secs_f64(now), profile.clone());
+            let endpoint = self.pool.join(Time::from_secs_f64(now), *profile);
             self.endpoints[engine as usize] = endpoint;
         }
     }

@@ -82,8 +82,21 @@ pub fn names() -> &'static [&'static str] {
 }
 
 /// A fresh dispatcher of the policy for these engines; `None` for an unknown name. Equal seeds decide equally.
+///
+/// `NAME@VALUE` is a policy with another value of the one constant that matters most to it, for sweeps: the prefix weight
+/// of `gaie-tuned`, the seconds of `llm-d-sticky-tuned`, the difference in requests of `smg-cache-aware-tuned`, the
+/// prefill scale of `dynamo-tuned`, the load factor of `chwbl-tuned`.
 #[must_use]
 pub fn build(name: &str, engines: &[EngineConfig], seed: u64) -> Option<Box<dyn Dispatcher>> {
+    let swept = match name.split_once('@') {
+        Some((name, value)) => Some((name, value.parse().ok()?)),
+        None => tuned(name).map(|value| (name, value)),
+    };
+    if let Some((name, value)) = swept {
+        let (index, rule) = swept_rule(name, value, engines).filter(|_| value.is_finite())?;
+        let gateway = Gateway::new(engines, index, rule, seed);
+        return Some(Box::new(Push::new(gateway)));
+    }
     let (index, rule) = simple_rule(name)
         .or_else(|| gaie_rule(name, engines))
         .or_else(|| llmd_rule(name))
@@ -113,6 +126,67 @@ fn simple_rule(name: &str) -> Option<Plan> {
     Some((None, rule))
 }
 
+/// What a sweep chose, of policies that were swept.
+fn tuned(name: &str) -> Option<f64> {
+    Some(match name {
+        "gaie-tuned" => m::GAIE_TUNED_PREFIX_WEIGHT,
+        "llm-d-sticky-tuned" => m::LLMD_TUNED_PENALTY_SECONDS,
+        "smg-cache-aware-tuned" => m::SMG_TUNED_BALANCE_ABS,
+        "dynamo-tuned" => m::DYNAMO_TUNED_PREFILL_SCALE,
+        "chwbl-tuned" => m::CHWBL_TUNED_LOAD_FACTOR,
+        _ => return None,
+    })
+}
+
+fn swept_rule(name: &str, value: f64, engines: &[EngineConfig]) -> Option<Plan> {
+    let own = |block| Some(cache_index(block, false));
+    let plan: Plan = match name {
+        "gaie-tuned" => {
+            let weights = gaie::Weights {
+                prefix: value,
+                queue: m::GAIE_QUEUE_WEIGHT,
+                kv: m::GAIE_KV_WEIGHT,
+                no_hit_lru: m::GAIE_NO_HIT_LRU_WEIGHT,
+                lora: 0.0,
+            };
+            let rule = gaie::Gaie::new(weights, engines.len(), true);
+            (own(m::GAIE_BLOCK_TOKENS), Box::new(rule))
+        }
+        "llm-d-sticky-tuned" => (
+            own(m::GAIE_BLOCK_TOKENS),
+            Box::new(llmd::Sticky {
+                peak: llmd::Peak::Own,
+                penalty_seconds: value,
+            }),
+        ),
+        "smg-cache-aware-tuned" => {
+            let rule = smg::CacheAware::new(
+                m::SMG_TUNED_THRESHOLD,
+                value,
+                m::SMG_TUNED_BALANCE_REL,
+                engines.len(),
+            );
+            (own(m::SMG_BLOCK_TOKENS), Box::new(rule))
+        }
+        "dynamo-tuned" => {
+            let settings = dynamo::Settings {
+                overlap_credit: m::DYNAMO_OVERLAP_CREDIT,
+                prefill_scale: value,
+                temperature: m::DYNAMO_TEMPERATURE,
+                combine: dynamo::Combine::Sum,
+            };
+            let rule = dynamo::Dynamo::new(settings, engines.len());
+            (
+                Some(cache_index(m::DYNAMO_BLOCK_TOKENS, true)),
+                Box::new(rule),
+            )
+        }
+        "chwbl-tuned" => (None, Box::new(chwbl::Chwbl::new(value, engines.len()))),
+        _ => return None,
+    };
+    Some(plan)
+}
+
 fn gaie_rule(name: &str, engines: &[EngineConfig]) -> Option<Plan> {
     let shipped = gaie::Weights {
         prefix: m::GAIE_PREFIX_WEIGHT,
@@ -133,20 +207,16 @@ fn gaie_rule(name: &str, engines: &[EngineConfig]) -> Option<Plan> {
             kv: m::GAIE_EQUAL_WEIGHT,
             ..shipped
         },
-        "gaie-no-hit-lru" | "gaie-tuned" => with_lru,
+        "gaie-no-hit-lru" => with_lru,
         "gaie-lora" => gaie::Weights {
             lora: m::GAIE_LORA_WEIGHT,
             ..shipped
         },
         _ => return None,
     };
-    let index = match name {
-        "gaie-tuned" => cache_index(m::GAIE_BLOCK_TOKENS, false),
-        _ => gaie_index(),
-    };
     let refuses = name != "gaie-flow-control";
     let rule = gaie::Gaie::new(weights, engines.len(), refuses);
-    Some((Some(index), Box::new(rule)))
+    Some((Some(gaie_index()), Box::new(rule)))
 }
 
 fn llmd_rule(name: &str) -> Option<Plan> {
@@ -158,13 +228,6 @@ fn llmd_rule(name: &str) -> Option<Plan> {
             Box::new(Sticky {
                 peak: Peak::Published,
                 penalty_seconds: m::LLMD_PENALTY_SECONDS,
-            }),
-        ),
-        "llm-d-sticky-tuned" => (
-            own,
-            Box::new(Sticky {
-                peak: Peak::Own,
-                penalty_seconds: m::LLMD_TUNED_PENALTY_SECONDS,
             }),
         ),
         "predicted-latency" => (gaie_index(), Box::new(predicted::Predicted)),
@@ -188,11 +251,6 @@ fn smg_rule(name: &str, engines: &[EngineConfig]) -> Option<Plan> {
             m::SMG_CLI_THRESHOLD,
             m::SMG_CLI_BALANCE_ABS,
             m::SMG_CLI_BALANCE_REL,
-        ),
-        "smg-cache-aware-tuned" => aware(
-            m::SMG_TUNED_THRESHOLD,
-            m::SMG_TUNED_BALANCE_ABS,
-            m::SMG_TUNED_BALANCE_REL,
         ),
         "smg-least-load" => {
             let throughput = vec![m::SMG_THROUGHPUT; engines.len()];
@@ -227,10 +285,6 @@ fn dynamo_rule(name: &str, engines: &[EngineConfig]) -> Option<Plan> {
             combine: Combine::Product,
             ..shipped
         },
-        "dynamo-tuned" => Settings {
-            prefill_scale: m::DYNAMO_TUNED_PREFILL_SCALE,
-            ..shipped
-        },
         _ => return None,
     };
     let index = cache_index(m::DYNAMO_BLOCK_TOKENS, true);
@@ -259,10 +313,6 @@ fn cached_rule(name: &str, engines: &[EngineConfig]) -> Option<Plan> {
         "chwbl" => (
             None,
             Box::new(chwbl::Chwbl::new(m::CHWBL_LOAD_FACTOR, engines.len())),
-        ),
-        "chwbl-tuned" => (
-            None,
-            Box::new(chwbl::Chwbl::new(m::CHWBL_TUNED_LOAD_FACTOR, engines.len())),
         ),
         "preble-e2" => (
             Some(cache_index(m::PREBLE_BLOCK_TOKENS, false)),

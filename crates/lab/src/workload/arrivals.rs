@@ -22,6 +22,8 @@ pub(super) enum Pace {
         duty: f64,
         period: f64,
     },
+    /// Independent arrivals whose rate grows by `rate` each `length` seconds, from `rate` to `steps` times as much.
+    Stairs { rate: f64, steps: u32, length: f64 },
 }
 
 /// Times of arrivals, rising, without end.
@@ -70,6 +72,7 @@ impl Arrivals {
             Pace::Square {
                 rate, peak, duty, ..
             } => peak * trough(rate, peak, duty),
+            Pace::Stairs { rate, steps, .. } => rate * f64::from(steps),
         }
     }
 
@@ -90,6 +93,11 @@ impl Arrivals {
                     low
                 }
             }
+            Pace::Stairs {
+                rate,
+                steps,
+                length,
+            } => rate * ((now / length).floor() + 1.0).clamp(1.0, f64::from(steps)),
         }
     }
 }
@@ -148,6 +156,21 @@ mod tests {
             cv: 4.0,
         };
         assert!((cv_of_gaps(&times(bursty, 20_000.0)) / 4.0 - 1.0).abs() < 0.15);
+    }
+
+    #[test]
+    fn stairs_climb_step_by_step_and_stay_at_the_top() {
+        let stairs = Pace::Stairs {
+            rate: 10.0,
+            steps: 4,
+            length: 100.0,
+        };
+        let times = times(stairs, 500.0);
+        for (step, expected) in [10.0, 20.0, 30.0, 40.0, 40.0].into_iter().enumerate() {
+            let own = times.iter().filter(|at| (*at / 100.0) as usize == step);
+            let rate = own.count() as f64 / 100.0;
+            assert!((rate / expected - 1.0).abs() < 0.1, "{step}: {rate}");
+        }
     }
 
     #[test]

@@ -61,6 +61,21 @@ pub(super) const ENTRIES: &[Entry] = &[
         ..USUAL
     },
     Entry {
+        name: "sharegpt-ramp",
+        description: "The same in ten steps from 100 to 1000 requests a second, as in the announcement of the Gateway API \
+                      inference extension.",
+        source: "kubernetes.io blog, 5 June 2025: 10 replicas of Llama-2 on H100, ShareGPT, 100 to 1000 QPS; lengths as \
+                 sharegpt; steps of 30 s chosen",
+        unit: "times 100 to 1000 requests/s",
+        loads: &[1.0],
+        profile: L8,
+        longest: 2_048,
+        duration: Some(300.0),
+        warmup: 0.0,
+        kind: Kind::Made(makers::sharegpt_ramp),
+        ..USUAL
+    },
+    Entry {
         name: "mooncake",
         description: "Mooncake's conversation trace: long, very uneven prompts, a third of the blocks seen before.",
         source: "Mooncake, arXiv 2407.00079, conversation trace; timestamps, rounded to 3 s, spread by seed; the seed \
@@ -168,6 +183,18 @@ pub(super) const ENTRIES: &[Entry] = &[
         duration: Some(300.0),
         warmup: 60.0,
         kind: Kind::Made(makers::zipf_drift),
+        ..USUAL
+    },
+    Entry {
+        name: "tenants",
+        description: "Nine tenants, each with a prompt of its own; one asks half of everything.",
+        source: "for fairness between flows (Jain's index); numbers chosen; the capacity program says 53 requests/s",
+        loads: &[40.0, 64.0],
+        engines: 8,
+        longest: 16_384,
+        duration: Some(300.0),
+        warmup: 60.0,
+        kind: Kind::Made(makers::unequal_tenants),
         ..USUAL
     },
     Entry {
@@ -309,8 +336,8 @@ pub(super) const ENTRIES: &[Entry] = &[
     Entry {
         name: "classes",
         description: "20 % critical, 50 % standard, 30 % sheddable; the highest load is about twice what 8 engines can.",
-        source: "chosen",
-        loads: &[30.0, 60.0, 120.0],
+        source: "chosen; the capacity program says 71 requests/s",
+        loads: &[35.0, 70.0, 140.0],
         engines: 8,
         longest: 16_384,
         duration: Some(300.0),

@@ -62,6 +62,16 @@ pub(super) fn sharegpt(load: f64, seed: u64, span: Span) -> Box<dyn Workload> {
     poisson(load, short_chats(seed), seed, span)
 }
 
+/// 100 to 1000 a second at load 1, in ten steps.
+pub(super) fn sharegpt_ramp(load: f64, seed: u64, span: Span) -> Box<dyn Workload> {
+    let pace = Pace::Stairs {
+        rate: 100.0 * load,
+        steps: 10,
+        length: span.end / 10.0,
+    };
+    Box::new(OpenLoop::new(pace, short_chats(seed), seed, span))
+}
+
 pub(super) fn lora(load: f64, seed: u64, span: Span) -> Box<dyn Workload> {
     let weights = [0.12, 0.06, 0.02]
         .into_iter()
@@ -163,6 +173,22 @@ fn tenants(seed: u64) -> Tenants {
         range: (8, 1_500),
     };
     Tenants::new(seed, 200, 1.1, Tokens::Uniform(4_000, 8_000)).sizes(question, answer)
+}
+
+/// One tenant asks half of everything, the next a quarter of what is left, seven others the rest in equal parts.
+pub(super) fn unequal_tenants(load: f64, seed: u64, span: Span) -> Box<dyn Workload> {
+    let shares = [0.5, 0.125].into_iter().chain([0.375 / 7.0; 7]);
+    let contents = Tenants::new(seed, 9, 1.0, Tokens::Uniform(2_000, 4_000))
+        .popularity(Zipf::weighted(shares))
+        .sizes(
+            Tokens::LogNormal {
+                median: 900.0,
+                sigma: 0.8,
+                range: (32, 8_000),
+            },
+            MIDDLE_OUT,
+        );
+    poisson(load, contents, seed, span)
 }
 
 pub(super) fn zipf(load: f64, seed: u64, span: Span) -> Box<dyn Workload> {

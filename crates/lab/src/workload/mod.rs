@@ -16,7 +16,7 @@ mod lookalike;
 mod makers;
 mod open;
 mod prompt;
-mod queue;
+pub(crate) mod queue;
 mod random;
 mod request;
 mod rounds;

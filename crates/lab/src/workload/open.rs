@@ -137,6 +137,12 @@ impl Tenants {
         self
     }
 
+    /// Shares of the requests instead of a falling popularity.
+    pub(super) fn popularity(mut self, popularity: Zipf) -> Self {
+        self.popularity = popularity;
+        self
+    }
+
     pub(super) fn drift(mut self, drift: Drift) -> Self {
         self.drift = Some(drift);
         self

@@ -35,20 +35,20 @@ impl<T> PartialEq for Entry<T> {
 impl<T> Eq for Entry<T> {}
 
 #[derive(Debug)]
-pub(super) struct TimeQueue<T> {
+pub(crate) struct TimeQueue<T> {
     heap: BinaryHeap<Entry<T>>,
     order: u64,
 }
 
 impl<T> TimeQueue<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             heap: BinaryHeap::new(),
             order: 0,
         }
     }
 
-    pub(super) fn push(&mut self, at: f64, item: T) {
+    pub(crate) fn push(&mut self, at: f64, item: T) {
         self.heap.push(Entry {
             at,
             order: self.order,
@@ -57,11 +57,11 @@ impl<T> TimeQueue<T> {
         self.order += 1;
     }
 
-    pub(super) fn first_at(&self) -> Option<f64> {
+    pub(crate) fn first_at(&self) -> Option<f64> {
         self.heap.peek().map(|entry| entry.at)
     }
 
-    pub(super) fn pop(&mut self) -> Option<(f64, T)> {
+    pub(crate) fn pop(&mut self) -> Option<(f64, T)> {
         self.heap.pop().map(|entry| (entry.at, entry.item))
     }
 }

@@ -172,6 +172,29 @@ fn open_loops_arrive_at_the_load() {
 }
 
 #[test]
+fn tenants_ask_unequally() {
+    let all = jobs(&mut *short("tenants", 40.0, 1, 120.0), usize::MAX);
+    let of = |flow: u64| all.iter().filter(|job| job.flow == flow).count() as f64;
+    near(of(0) / all.len() as f64, 0.5, 0.05, "the busiest");
+    near(of(1) / all.len() as f64, 0.125, 0.15, "the next");
+    let others = (2..9).map(of).sum::<f64>();
+    near(others / all.len() as f64, 0.375, 0.05, "the others");
+    assert_eq!(of(9), 0.0);
+}
+
+#[test]
+fn the_ramp_climbs_from_100_to_1000() {
+    let all = jobs(&mut *short("sharegpt-ramp", 1.0, 1, 20.0), usize::MAX);
+    let count = |from: f64| {
+        all.iter()
+            .filter(|it| it.at >= from && it.at < from + 2.0)
+            .count()
+    };
+    near(count(0.0) as f64 / 2.0, 100.0, 0.2, "first step");
+    near(count(18.0) as f64 / 2.0, 1000.0, 0.1, "last step");
+}
+
+#[test]
 fn contents_do_not_depend_on_the_load() {
     let slow = jobs(&mut *made("zipf", 10.0, 5), 50);
     let fast = jobs(&mut *made("zipf", 80.0, 5), 50);
@@ -438,7 +461,7 @@ fn what_makes_no_sense_is_told() {
     let told = |name: &str, load, options: &Options<'_>| {
         build(name, load, 1, options).err().unwrap().to_string()
     };
-    assert!(told("nonsense", 1.0, &none).contains("there are sharegpt, mooncake"));
+    assert!(told("nonsense", 1.0, &none).contains("there are sharegpt, sharegpt-ramp, mooncake"));
     for load in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         assert!(told("sharegpt", load, &none).contains("the load must be above 0"));
     }

@@ -86,8 +86,8 @@ fn work_left_shrinks_with_time_and_goes_with_the_first_token() {
     let (first, second) = (job(1, 1, 0, 8192), job(2, 2, 0, 8192));
     fleet.send(0.0, &first, 0, 0);
     let one = fleet.engines[0].prefill_seconds(0, 8192);
-    // llm-d measured 0.40 s to 0.51 s for this prompt.
-    assert!((0.4..0.55).contains(&one), "{one}");
+    // llm-d's fit says 0.378 s for this prompt.
+    assert!((0.37..0.4).contains(&one), "{one}");
     fleet.send(0.1, &second, 0, 0);
     let left = |fleet: &Fleet, now| fleet.engines[0].work_left(now);
     assert!((left(&fleet, 0.1) - (2.0 * one - 0.1)).abs() < 1e-9);

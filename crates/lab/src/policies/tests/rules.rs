@@ -551,10 +551,10 @@ fn the_conductor_refuses_what_would_be_late() {
     let mut rule = Conductor { refuses: true };
     let short = job(0, 0, 0, 600);
     assert_eq!(scene.choose(&mut rule, &short), Verdict::Send(1));
-    // More than 30 s on each engine: 12 prompts of 40,000 tokens (about 3 s each).
+    // More than 30 s on each engine: 15 prompts of 40,000 tokens (about 2.4 s each).
     let scene = Scene::new(&[0, 0])
-        .load(0, 12, 40_000, false)
-        .load(1, 12, 40_000, false);
+        .load(0, 15, 40_000, false)
+        .load(1, 15, 40_000, false);
     assert_eq!(scene.choose(&mut rule, &short), Verdict::Refuse);
     rule.refuses = false;
     assert_ne!(scene.choose(&mut rule, &short), Verdict::Refuse);
