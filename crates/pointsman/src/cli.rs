@@ -23,6 +23,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the gateway in front of model servers given as URLs, or as described in Kubernetes YAML files.
     Serve(Box<ServeArgs>),
+    /// Run an endpoint picker for any proxy that speaks Envoy's external processing.
+    Epp(Box<crate::epp::EppArgs>),
     /// Validate files and print each object's conditions; exit 1 on an error.
     Check(CheckArgs),
     /// Run a model server without a GPU: vLLM's API, metrics and timing, simulated.

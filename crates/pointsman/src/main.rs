@@ -1,13 +1,14 @@
 //! `pointsman`: the command line, and the place where the rooms are put together.
 //!
 //! Nothing is decided here: `serve` and `check` load objects, compile them and hand the plan to the data plane;
-//! `sim` serves a simulated model server; `demo` shows all of it at work.
+//! `epp` picks for other proxies; `sim` serves a simulated model server; `demo` shows all of it at work.
 
 mod admin;
 mod check;
 mod cli;
 mod config;
 mod demo;
+mod epp;
 mod kubernetes;
 mod logging;
 mod serve;
@@ -20,7 +21,10 @@ use clap::Parser;
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse_from(epp::arguments(std::env::args_os()));
+    if let Command::Epp(args) = &cli.command {
+        epp::adjust_log(args, &mut cli.log);
+    }
     let quiet = matches!(
         cli.command,
         Command::Demo(_) | Command::Check(_) | Command::Lab(_)
@@ -28,6 +32,7 @@ fn main() -> ExitCode {
     let _logs = logging::init(&cli.log, if quiet { "error" } else { "info" });
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Epp(args) => epp::run(args),
         Command::Check(args) => return check::run(&args),
         Command::Sim(args) => runtime().and_then(|rt| rt.block_on(simserver::run(*args))),
         Command::Lab(command) => lab::cli::main(*command),

@@ -1,0 +1,166 @@
+//! Where the pool is read from: files, or a cluster.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use api::Objects;
+use kubernetes::{Client, Scope, Watch};
+use routing::{Mode, PoolKey, PoolKind, PoolSpec};
+
+use super::args::{EppArgs, GROUP, GROUP_ALPHA};
+
+/// How long a burst of changes to files must have been quiet before it is read.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How long changes in a cluster are gathered.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// Objects as they change.
+pub(super) enum Source {
+    Files {
+        source: files::Source,
+        watch: files::Watch,
+        last: Option<Objects>,
+    },
+    Cluster(Box<Watch>),
+}
+
+/// What was read.
+pub(super) struct Read {
+    pub(super) objects: Arc<Objects>,
+    /// Objects that are broken, one line each; they stay at their last good state.
+    pub(super) problems: Vec<String>,
+    /// Everything there is has been seen.
+    pub(super) synced: bool,
+    mode: Mode,
+}
+
+impl Read {
+    /// Every pool among them.
+    pub(super) fn pools(&self) -> BTreeMap<PoolKey, Arc<PoolSpec>> {
+        routing::compile_pools(&self.objects, self.mode)
+    }
+}
+
+impl Source {
+    /// Watches files.
+    pub(super) fn files(args: &EppArgs) -> anyhow::Result<Self> {
+        let source = files::Source::new(args.files.clone());
+        let watch =
+            files::watch(source.clone(), SETTLE).context("cannot watch the files given with -f")?;
+        Ok(Self::Files {
+            source,
+            watch,
+            last: None,
+        })
+    }
+
+    /// Watches one pool of a cluster.
+    pub(super) fn cluster(client: Client, args: &EppArgs, key: &PoolKey) -> Self {
+        let scope = Scope::Pool {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            group: args.pool_group.clone(),
+        };
+        Self::Cluster(Box::new(Watch::start(client, scope)))
+    }
+
+    /// Returns when something has changed.
+    pub(super) async fn changed(&mut self) {
+        match self {
+            Self::Files { watch, .. } => watch.changed().await,
+            Self::Cluster(watch) => {
+                watch.changed().await;
+                tokio::time::sleep(GATHER).await;
+            }
+        }
+    }
+
+    /// What there is now.
+    pub(super) fn read(&mut self) -> Read {
+        match self {
+            Self::Files { source, last, .. } => {
+                let loaded = match last {
+                    None => source.load(),
+                    Some(previous) => source.load_over(previous),
+                };
+                *last = Some(loaded.objects.clone());
+                Read {
+                    objects: Arc::new(loaded.objects),
+                    problems: loaded.problems.iter().map(ToString::to_string).collect(),
+                    synced: true,
+                    mode: Mode::Files,
+                }
+            }
+            Self::Cluster(watch) => Read {
+                objects: watch.objects(),
+                problems: watch
+                    .problems()
+                    .into_iter()
+                    .map(|problem| format!("{}: {}", problem.object, problem.reason))
+                    .collect(),
+                synced: watch.synced(),
+                mode: Mode::Cluster,
+            },
+        }
+    }
+}
+
+/// The pool's kind by its group.
+fn kind(group: &str) -> anyhow::Result<PoolKind> {
+    match group {
+        GROUP => Ok(PoolKind::Inference),
+        GROUP_ALPHA => Ok(PoolKind::InferenceAlpha),
+        other => bail!("--pool-group {other:?} is neither {GROUP} nor {GROUP_ALPHA}"),
+    }
+}
+
+/// The pool that the flags name in a cluster.
+pub(super) fn pool_in_cluster(args: &EppArgs) -> anyhow::Result<PoolKey> {
+    let name = args.pool_name.clone().context(
+        "say which pool to pick for with --pool-name NAME, or describe it in files given with -f",
+    )?;
+    let from_environment = std::env::var("NAMESPACE")
+        .ok()
+        .filter(|name| !name.is_empty());
+    let namespace = args.pool_namespace.clone().or(from_environment);
+    Ok(PoolKey {
+        kind: kind(&args.pool_group)?,
+        namespace: namespace.unwrap_or_else(|| "default".to_owned()),
+        name,
+    })
+}
+
+/// The pool to pick for among those that files describe.
+pub(super) fn pool_in_files(
+    args: &EppArgs,
+    pools: &BTreeMap<PoolKey, Arc<PoolSpec>>,
+) -> anyhow::Result<PoolKey> {
+    kind(&args.pool_group)?;
+    let wanted = |key: &&PoolKey| {
+        matches!(key.kind, PoolKind::Inference | PoolKind::InferenceAlpha)
+            && args.pool_name.as_ref().is_none_or(|name| *name == key.name)
+            && args
+                .pool_namespace
+                .as_ref()
+                .is_none_or(|namespace| *namespace == key.namespace)
+    };
+    let found: Vec<&PoolKey> = pools.keys().filter(wanted).collect();
+    match found.as_slice() {
+        [] => bail!("the files describe no InferencePool of that name"),
+        [one] => Ok((*one).clone()),
+        several => {
+            let of_group = kind(&args.pool_group)?;
+            let mut exact = several.iter().filter(|key| key.kind == of_group);
+            if let (Some(_), Some(one), None) = (&args.pool_name, exact.next(), exact.next()) {
+                return Ok((*one).clone());
+            }
+            let names: Vec<String> = several.iter().map(ToString::to_string).collect();
+            bail!(
+                "the files describe several pools ({}): say which one with --pool-name and --pool-namespace",
+                names.join(", ")
+            )
+        }
+    }
+}
