@@ -214,7 +214,7 @@ impl Fake {
         let body = body
             .collect()
             .await
-            .map(|body| body.to_bytes())
+            .map(http_body_util::Collected::to_bytes)
             .unwrap_or_default();
         let query = query(&head.uri);
         let path = head.uri.path().to_owned();

@@ -147,6 +147,8 @@ impl Controller {
         }
         self.last = Some((objects, compiled));
         self.report();
+        let sound = self.watch.problems().is_empty();
+        self.admin.metrics.config_reloaded(sound);
     }
 
     /// Gives every Gateway its addresses, and remembers them so that they stay.
