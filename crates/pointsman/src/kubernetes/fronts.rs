@@ -16,7 +16,7 @@ use telemetry::Metrics;
 use super::addresses::Assigned;
 
 /// What a data plane is for: a Gateway, or all together where there is but one address; and the address it binds.
-type Place = (Option<ObjectKey>, IpAddr);
+pub(super) type Place = (Option<ObjectKey>, IpAddr);
 
 /// All data planes. They share the pools: two Gateways that lead to a pool see each other's requests there.
 pub(super) struct Fronts {

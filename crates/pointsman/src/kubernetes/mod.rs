@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub(crate) use self::addresses::AddressRange;
 use self::addresses::{Assigned, Wish, assign};
-use self::fronts::Fronts;
+use self::fronts::{Fronts, Place};
 use crate::admin::{self, Admin, Readiness};
 use crate::cli::ServeArgs;
 use crate::serve::{fleet_options, proxy_options};
@@ -173,7 +173,7 @@ impl Controller {
     }
 
     /// Which plan is served where.
-    fn places(&self, compiled: &Compiled) -> Vec<((Option<ObjectKey>, IpAddr), Arc<Plan>)> {
+    fn places(&self, compiled: &Compiled) -> Vec<(Place, Arc<Plan>)> {
         if self.range.is_none() {
             return vec![((None, self.bind), Arc::new(compiled.plan.clone()))];
         }
