@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 mod goals;
+mod replay;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -30,6 +31,8 @@ pub enum LabCommand {
     Bound(BoundArgs),
     /// Measure and judge all goals of placement; prints the table.
     Goals(GoalsArgs),
+    /// Run a recording of a gateway again: are the decisions the same, and what would other policies have done?
+    Replay(ReplayArgs),
     /// Write the report page from results.
     Report(ReportArgs),
     /// List policies and workloads.
@@ -180,6 +183,37 @@ pub struct GoalsArgs {
     out: Option<PathBuf>,
 }
 
+/// A recording.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// What `serve --record` wrote.
+    file: PathBuf,
+    /// Only compare the decisions.
+    #[arg(long)]
+    verify: bool,
+    /// The pool whose requests are tried on other policies; the one with the most if not given.
+    #[arg(long)]
+    pool: Option<String>,
+    /// Policies, joined by commas.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "pointsman,pool-round-robin,pool-least-request,gaie-no-hit-lru,lmetric"
+    )]
+    policies: Vec<String>,
+    /// Paces, by the recorded one.
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    loads: Vec<f64>,
+    /// Seeds, joined by commas; ranges as 1-5.
+    #[arg(long, value_delimiter = ',', default_value = "1-3", value_parser = seeds)]
+    seeds: Vec<Seeds>,
+    /// Folder for results.json, summary.csv and report.html.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    conditions: Conditions,
+}
+
 /// The report.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
@@ -261,6 +295,7 @@ pub fn main(command: LabCommand) -> anyhow::Result<()> {
         LabCommand::Compare(args) => compare_all(args),
         LabCommand::Bound(args) => bounds(&args),
         LabCommand::Goals(args) => goals::run(&args),
+        LabCommand::Replay(args) => replay::run(&args),
         LabCommand::Report(args) => {
             let results = Results::read(&args.folder)?;
             let path = args.out.unwrap_or_else(|| args.folder.join("report.html"));

@@ -56,6 +56,9 @@ pub enum LabError {
         /// The presets there are.
         known: String,
     },
+    /// A recording that does not read.
+    #[error(transparent)]
+    Recording(#[from] recording::ReadError),
     /// A plan with nothing to do or values out of range.
     #[error("{0}")]
     Plan(&'static str),

@@ -103,7 +103,6 @@ pub fn measure(options: &Options, tell: &(dyn Fn(Step<'_>) + Sync)) -> Result<Ou
 fn has_mooncake(folder: &Path) -> bool {
     let options = workload::Options {
         traces_dir: Some(folder),
-        duration: Some(1.0),
         ..workload::Options::default()
     };
     workload::build("mooncake", 1.0, 1, &options).is_ok()

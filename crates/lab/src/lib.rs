@@ -10,7 +10,6 @@
 //! answer will be. Equal seeds give equal outcomes, bit for bit, whatever the number of threads.
 
 pub mod bound;
-pub mod calibrate;
 pub mod cli;
 pub mod compare;
 mod dispatcher;
@@ -22,6 +21,7 @@ mod outcome;
 mod parallel;
 pub mod policies;
 pub mod product;
+pub mod replay;
 pub mod report;
 mod run;
 pub mod stats;

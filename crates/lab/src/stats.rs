@@ -133,6 +133,9 @@ pub struct Summary {
     pub shed: u64,
     /// Of them without an outcome when the run was over.
     pub unfinished: u64,
+    /// Of them cut or never answered because an engine failed.
+    #[serde(default)]
+    pub failed: u64,
     /// Seconds that those waited or were served.
     pub unfinished_seconds: f64,
     /// Seconds to the first token.
@@ -175,6 +178,12 @@ pub struct Summary {
     pub adapter_loads: u64,
     /// Senseless placements of the dispatcher.
     pub misplaced: u64,
+    /// Placements on engines that were gone.
+    #[serde(default)]
+    pub dead_picks: u64,
+    /// Jobs that went on to another engine after one failed them.
+    #[serde(default)]
+    pub retries: u64,
     /// Each class, when there is more than one.
     pub classes: Vec<Class>,
     /// Virtual seconds a real one.
@@ -207,6 +216,7 @@ impl Summary {
             jobs: jobs.len() as u64,
             shed: count(jobs, End::Shed),
             unfinished: count(jobs, End::Unfinished),
+            failed: count(jobs, End::Failed),
             unfinished_seconds: unfinished().map(|job| job.e2e).sum(),
             ttft: Distribution::of(jobs.iter().map(|job| job.ttft)),
             tpot: Distribution::of(told.map(|job| job.tpot)),
@@ -232,6 +242,8 @@ impl Summary {
             preemptions: run.preemptions,
             adapter_loads: run.adapter_loads,
             misplaced: run.misplaced,
+            dead_picks: run.dead_picks,
+            retries: run.retries,
             classes: classes(jobs),
             speed: run.virtual_seconds / run.real_seconds.max(1e-9),
         }

@@ -244,6 +244,7 @@ impl Results {
                 ("jobs", it.jobs.to_string()),
                 ("shed", it.shed.to_string()),
                 ("unfinished", it.unfinished.to_string()),
+                ("failed", it.failed.to_string()),
                 ("ttft_p50", it.ttft.p50.to_string()),
                 ("ttft_p90", it.ttft.p90.to_string()),
                 ("ttft_p99", it.ttft.p99.to_string()),
@@ -257,6 +258,7 @@ impl Results {
                 ("throughput", it.throughput.to_string()),
                 ("output_rate", it.output_rate.to_string()),
                 ("utilisation", it.utilisation.to_string()),
+                ("utilisation_variance", it.utilisation_variance.to_string()),
                 ("max_over_mean", it.max_over_mean.to_string()),
                 ("kv_usage", it.kv_usage.to_string()),
                 ("kv_variance", it.kv_variance.to_string()),
@@ -264,6 +266,8 @@ impl Results {
                 ("queued", it.queued.to_string()),
                 ("preemptions", it.preemptions.to_string()),
                 ("adapter_loads", it.adapter_loads.to_string()),
+                ("dead_picks", it.dead_picks.to_string()),
+                ("retries", it.retries.to_string()),
                 ("speed", it.speed.to_string()),
             ]
         };

@@ -150,7 +150,7 @@ fn row(
         kv_variance: over(|it| it.kv_variance),
         jain_flows: over(|it| it.jain_flows),
         preemptions: over(|it| it.preemptions as f64),
-        lost: over(|it| (it.shed + it.unfinished) as f64),
+        lost: over(|it| (it.shed + it.unfinished + it.failed) as f64),
         to_bound,
         to_best,
     }

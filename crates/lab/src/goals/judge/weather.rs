@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::LabError;
-use crate::compare::Plan;
 use crate::goals::cells::{OURS, Scope};
 use crate::goals::desk::{Condition, Desk, Place, p90, ratio};
 use crate::goals::verdict::{Limit, Unit, Verdict};
@@ -55,7 +54,10 @@ pub(super) fn staleness(
         Unit::Share,
     );
     (stale.measured, stale.note) = worst(desk, &late, usual, &places, |ratio| ratio - 1.0);
-    let many = scope.condition("four gateways", four);
+    let many = scope.condition("four gateways", |plan| {
+        plan.gateways = 4;
+        plan.share_period = 0.05;
+    });
     desk.run("four gateways", &many, &[OURS], &places, &scope.seeds)?;
     let mut gateways = Verdict::new(
         "G4",
@@ -65,10 +67,6 @@ pub(super) fn staleness(
     );
     (gateways.measured, gateways.note) = worst(desk, &many, usual, &places, |ratio| ratio);
     Ok(vec![stale, gateways])
-}
-
-fn four(plan: &mut Plan) {
-    plan.gateways = 4;
 }
 
 /// The place where a condition changes our p90 the most, and all others in words.
