@@ -10,6 +10,7 @@
 //! answer will be. Equal seeds give equal outcomes, bit for bit, whatever the number of threads.
 
 pub mod bound;
+pub mod calibrate;
 pub mod cli;
 pub mod compare;
 mod dispatcher;
