@@ -1,16 +1,66 @@
 //! One admitted request.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use scheduling::{Event, FailureKind, Ticket, Usage};
+use scheduling::{Event, EvictReason, FailureKind, Ticket, Usage};
+use tokio::sync::oneshot;
 
 use crate::endpoint::Wishes;
-use crate::pool::{Grant, is_ready};
+use crate::pool::{Grant, is_ready, retry_after_seconds};
 use crate::{Endpoint, Pool, RecordedDecision};
 
 /// Tokens that are reported together: enough to keep the lock out of the way of each chunk.
 const PROGRESS: u32 = 32;
+
+/// The request must end although it runs: end it, and drop the lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Eviction {
+    /// Why.
+    pub reason: EvictReason,
+    /// When its client may come back.
+    pub retry_after: Duration,
+}
+
+/// Tells whoever serves a request that it must end for others. It may be watched apart from the lease.
+#[derive(Debug)]
+pub struct EvictionNotice {
+    pool: Arc<Pool>,
+    receiver: Option<oneshot::Receiver<Eviction>>,
+}
+
+impl EvictionNotice {
+    /// Resolves when the request must end; never, if it need not.
+    pub async fn told(&mut self) -> Eviction {
+        std::future::poll_fn(|cx| self.poll_told(cx)).await
+    }
+
+    /// Ready once, when the request must end.
+    pub fn poll_told(&mut self, cx: &mut Context<'_>) -> Poll<Eviction> {
+        let Some(receiver) = &mut self.receiver else {
+            return Poll::Pending;
+        };
+        let told = ready!(Pin::new(receiver).poll(cx));
+        self.receiver = None;
+        let Ok(eviction) = told else {
+            return Poll::Pending;
+        };
+        let word = eviction.reason.code();
+        self.pool.shared.metrics.evicted(&self.pool.label, word);
+        Poll::Ready(eviction)
+    }
+}
+
+impl Eviction {
+    /// `Retry-After` in whole seconds.
+    #[must_use]
+    pub fn retry_after_seconds(&self) -> u64 {
+        retry_after_seconds(self.retry_after)
+    }
+}
 
 /// One admitted request: its server, and the fallbacks. Dropped without [`Lease::finish`] it counts as abandoned, so its
 /// charge always goes back.
@@ -160,6 +210,15 @@ impl Lease {
         });
     }
 
+    /// Where it is told that the request must end for others. `None` if it never must, or this was asked before.
+    pub fn eviction_notice(&mut self) -> Option<EvictionNotice> {
+        let receiver = self.grant.eviction.take()?;
+        Some(EvictionNotice {
+            pool: self.pool.clone(),
+            receiver: Some(receiver),
+        })
+    }
+
     /// Why it went where it went, if it asked or was sampled.
     #[must_use]
     pub fn explanation(&self) -> Option<&RecordedDecision> {
@@ -187,8 +246,7 @@ impl Lease {
     fn end(&mut self, event: Event<'_>) {
         if !self.ended {
             self.ended = true;
-            self.pool.observe(event);
-            self.pool.lease_ended();
+            self.pool.lease_over(self.ticket, event);
         }
     }
 }

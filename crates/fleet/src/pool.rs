@@ -18,11 +18,10 @@ use llm::StateKind;
 use parking_lot::Mutex;
 use routing::{PoolKey, PoolKind, PoolSpec};
 use rustc_hash::FxHashMap;
-use scheduling::{EndpointId, Event, EvictReason, Ticket, Time};
+use scheduling::{EndpointId, Event, Ticket, Time};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use crate::Endpoint;
 use crate::catalog::Catalog;
 use crate::decisions::Ring;
 use crate::endpoint::Wishes;
@@ -31,9 +30,10 @@ use crate::members::{Members, Roster};
 use crate::recorded::Recorded;
 use crate::state::Owner;
 use crate::state::StateTable;
+use crate::{Endpoint, Eviction};
 use pick::{Outcome, resolve};
 
-pub(crate) use pick::Grant;
+pub(crate) use pick::{Grant, retry_after_seconds};
 pub use pick::{LONGEST_RETRY_AFTER, PickRequest, Rejection};
 pub(crate) use status::is_ready;
 
@@ -67,7 +67,9 @@ pub(crate) struct Core {
     pub(crate) book: Vec<Option<Arc<Endpoint>>>,
     waiters: FxHashMap<Ticket, oneshot::Sender<Outcome>>,
     /// How to tell those in flight that may be ended for others.
-    pub(crate) evictable: FxHashMap<Ticket, oneshot::Sender<EvictReason>>,
+    pub(crate) evictable: FxHashMap<Ticket, oneshot::Sender<Eviction>>,
+    /// Whether any are.
+    evicts: bool,
     armed: Option<Time>,
     closed: bool,
 }
@@ -81,11 +83,20 @@ impl Core {
     }
 
     /// Tells a request in flight that it must end.
-    pub(super) fn evict(&mut self, ticket: Ticket, reason: EvictReason) {
+    pub(super) fn evict(&mut self, ticket: Ticket, eviction: Eviction) {
         if let Some(lease) = self.evictable.remove(&ticket) {
             // A lease that is just ending needs no telling.
-            let _ = lease.send(reason);
+            let _ = lease.send(eviction);
         }
+    }
+
+    /// Where a request that is granted now will be told that it must end. `None`: nobody is ended here.
+    pub(super) fn may_evict(&mut self, ticket: Ticket) -> Option<oneshot::Receiver<Eviction>> {
+        self.evicts.then(|| {
+            let (sender, receiver) = oneshot::channel();
+            self.evictable.insert(ticket, sender);
+            receiver
+        })
     }
 }
 
@@ -101,6 +112,7 @@ impl Pool {
             book: Vec::new(),
             waiters: FxHashMap::default(),
             evictable: FxHashMap::default(),
+            evicts: shared.options.scheduling.flow.evict_running,
             armed: None,
             closed: false,
         };
@@ -182,6 +194,12 @@ impl Pool {
             .cloned()
     }
 
+    /// All servers, for choices that come from outside.
+    #[must_use]
+    pub fn servers(&self) -> Vec<Arc<Endpoint>> {
+        self.roster.load().endpoints().to_vec()
+    }
+
     /// Requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -200,12 +218,6 @@ impl Pool {
     /// Works on the core, then hands out what was decided.
     pub(crate) fn with_core<T>(&self, work: impl FnOnce(&mut Core, Time) -> T) -> T {
         let now = self.shared.now();
-    /// All servers, for choices that come from outside.
-    #[must_use]
-    pub fn servers(&self) -> Vec<Arc<Endpoint>> {
-        self.roster.load().endpoints().to_vec()
-    }
-
         let mut core = self.core.lock();
         let result = work(&mut core, now);
         let others = self.settle(&mut core, now, None);

@@ -47,6 +47,8 @@ pub struct Understood {
     pub objective: Option<String>,
     /// Time from now after which its first token is worthless.
     pub deadline: Option<Duration>,
+    /// Time from now by which its first token should come; it is served late rather than not.
+    pub due: Option<Duration>,
     /// The server that holds what it continues.
     pub pinned: Option<Arc<Endpoint>>,
 }
@@ -82,6 +84,8 @@ impl Understood {
         } else {
             RequestKind::Opaque
         };
+        // Only work that may be shed is refused for a target that cannot be met; the rest is served late rather than not.
+        let target_time = first_token_target(hints.ttft_slo);
         Ok(Self {
             kind,
             target: target.map(str::to_owned),
@@ -92,7 +96,8 @@ impl Understood {
             streams: view.stream,
             priority: resolution.priority,
             objective: resolution.objective.map(str::to_owned),
-            deadline: deadline(hints.ttft_slo, resolution.priority),
+            deadline: target_time.filter(|_| resolution.priority < 0),
+            due: target_time.filter(|_| resolution.priority >= 0),
             pinned: owner(pool, view)?,
         })
     }
@@ -104,7 +109,7 @@ impl Understood {
         (!served.is_empty()).then_some(served)
     }
 
-    /// What [`Pool::pick`] is asked.
+    /// What [`Pool::pick`] is asked. `flow` 0: there is no fairness id, so the model's name stands for it.
     #[must_use]
     pub fn request<'a>(&'a self, request_id: &'a str, bytes: u64, flow: u64) -> PickRequest<'a> {
         PickRequest {
@@ -117,27 +122,40 @@ impl Understood {
             streams: self.streams,
             bytes,
             priority: self.priority,
-            flow,
+            flow: match flow {
+                0 => flow_key(None, None, self.served_model().unwrap_or_default()),
+                flow => flow,
+            },
             pinned: self.pinned.clone(),
             deadline: self.deadline,
+            due: self.due,
             ..PickRequest::default()
         }
     }
 }
 
-/// The flow of a fairness id. Requests without one belong to one flow.
+/// Whom a request belongs to for fairness: who its fairness id says, else the holder of its API key, else all who ask
+/// for the same model. Never 0.
 #[must_use]
-pub fn flow_of(fairness: Option<&[u8]>) -> u64 {
+pub fn flow_key(fairness: Option<&[u8]>, api_key: Option<&[u8]>, model: &str) -> u64 {
     use std::hash::BuildHasher;
-    fairness.map_or(0, |id| rustc_hash::FxBuildHasher.hash_one(id))
+    let hash = |kind: u8, id: &[u8]| rustc_hash::FxBuildHasher.hash_one((kind, id)).max(1);
+    match (fairness, api_key) {
+        (Some(id), _) => hash(1, id),
+        (None, Some(key)) => hash(2, key),
+        (None, None) => hash(3, model.as_bytes()),
+    }
 }
 
-/// Only work that may be shed is refused for a target that cannot be met; the rest is served late rather than not.
-fn deadline(slo: Option<&str>, priority: i32) -> Option<Duration> {
-    let millis = slo?
-        .parse()
-        .ok()
-        .filter(|millis| *millis > 0 && priority < 0)?;
+/// The flow of a fairness id; 0: it has none.
+#[must_use]
+pub fn flow_of(fairness: Option<&[u8]>) -> u64 {
+    fairness.map_or(0, |id| flow_key(Some(id), None, ""))
+}
+
+/// The time to the first token that a client asks for.
+fn first_token_target(slo: Option<&str>) -> Option<Duration> {
+    let millis = slo?.parse().ok().filter(|millis| *millis > 0)?;
     Some(Duration::from_millis(millis))
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::queue::QueueArgs;
+
 /// Sets the points for requests to large language models.
 #[derive(Debug, Parser)]
 #[command(name = "pointsman", version, about, long_about = None, propagate_version = true)]
@@ -116,6 +118,9 @@ pub(crate) struct ServeArgs {
     /// Limits.
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    /// Who waits.
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
     /// What is read from servers.
     #[command(flatten)]
     pub(crate) scraping: ScrapeArgs,
@@ -185,21 +190,12 @@ pub(crate) struct LimitArgs {
     /// Deadline for a client's request head.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     pub(crate) client_header_timeout: Duration,
-    /// How long a request waits for the first server of an empty pool.
-    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
-    pub(crate) empty_pool_wait: Duration,
     /// How long running requests may go on after SIGTERM.
     #[arg(long, default_value = "600s", value_parser = humantime::parse_duration)]
     pub(crate) drain_timeout: Duration,
     /// Requests waiting inside one server above which nothing more is pushed onto it.
     #[arg(long, default_value_t = 5)]
     pub(crate) max_waiting_per_endpoint: u32,
-    /// Most requests that wait in the gateway for one pool.
-    #[arg(long, default_value_t = 10_000)]
-    pub(crate) queue_capacity: usize,
-    /// Longest wait in the gateway's queue.
-    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
-    pub(crate) queue_ttl: Duration,
 }
 
 /// Metric names, in the flag grammar of the GAIE endpoint picker: `name` or `name{label=value}`; empty switches off.

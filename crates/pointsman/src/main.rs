@@ -11,6 +11,7 @@ mod demo;
 mod epp;
 mod kubernetes;
 mod logging;
+mod queue;
 mod serve;
 mod status_page;
 

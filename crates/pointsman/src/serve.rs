@@ -173,12 +173,7 @@ fn scheduling_config(args: &ServeArgs) -> scheduling::Config {
     scheduling::Config {
         policy,
         max_waiting_per_endpoint: args.limits.max_waiting_per_endpoint,
-        flow: scheduling::FlowControl {
-            max_requests: args.limits.queue_capacity,
-            request_ttl: args.limits.queue_ttl,
-            empty_ttl: args.limits.empty_pool_wait,
-            ..scheduling::FlowControl::default()
-        },
+        flow: args.queue.flow(),
         ..scheduling::Config::default()
     }
 }

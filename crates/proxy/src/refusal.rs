@@ -5,13 +5,16 @@
 
 use bytes::Bytes;
 use extproc::client::Failure;
-use fleet::Rejection;
+use fleet::{Eviction, Rejection};
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use llm::{ErrorBody, Style};
 use routing::NoMatch;
 
 use crate::upstream::{ConnectError, SendError};
+
+/// What the client of a request that had to end for others reads.
+pub(crate) const EVICTED: &str = "requests of a higher class took the place of this one";
 
 /// Why a request gets an answer of ours.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ pub(crate) enum Refusal {
     NoPool,
     /// The core said no.
     Rejected(Rejection),
+    /// It ran, and had to end for requests of a higher class.
+    Evicted(Eviction),
     /// The server that holds this state is gone.
     StateLost(String),
     /// No server gave an answer; what the last one did, and which.
@@ -104,6 +109,9 @@ impl Refusal {
                 let (status, sentence) = rejection.answer();
                 (status, rejection.reason.code(), sentence.into())
             }
+            Self::Evicted(eviction) => {
+                (S::TOO_MANY_REQUESTS, eviction.reason.code(), EVICTED.into())
+            }
             Self::StateLost(id) => (
                 S::NOT_FOUND,
                 "state_lost",
@@ -136,6 +144,7 @@ impl Refusal {
     fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Rejected(rejection) => Some(rejection.retry_after_seconds()),
+            Self::Evicted(eviction) => Some(eviction.retry_after_seconds()),
             Self::NoPool | Self::Picker(_) => Some(1),
             _ => None,
         }

@@ -13,6 +13,7 @@
 
 mod access;
 mod families;
+mod flow;
 pub mod ids;
 mod metrics;
 mod owners;
@@ -20,8 +21,8 @@ mod pickers;
 mod pools;
 mod record;
 mod requests;
-mod text;
 mod streams;
+mod text;
 
 pub use access::access_log;
 pub use metrics::{ConnectionSide, Metrics, Names, Open};

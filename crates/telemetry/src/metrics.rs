@@ -11,13 +11,14 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::families::{self as f, Counters, FloatGauge, Labels};
+use crate::flow::Flow;
 use crate::owners::Owners;
 use crate::pickers::Pickers;
 use crate::pools::{PoolSnapshot, Pools};
 use crate::record::ExchangeRecord;
 use crate::requests::Requests;
-use crate::text::from_openmetrics;
 use crate::streams::{BodyRouted, Stream, Streams};
+use crate::text::from_openmetrics;
 
 /// Which vocabularies are written besides `pointsman_*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +29,9 @@ pub struct Names {
     pub llmd: bool,
     /// `gen_ai_*`.
     pub otel: bool,
-}
     /// `llm_d_epp_extproc_*` and `bbr_*`: for a process that serves external processing.
     pub extproc: bool,
+}
 
 impl Default for Names {
     fn default() -> Self {
@@ -38,8 +39,8 @@ impl Default for Names {
             gaie: true,
             llmd: true,
             otel: true,
-        }
             extproc: false,
+        }
     }
 }
 
@@ -60,6 +61,7 @@ pub struct Metrics {
     requests: Requests,
     pools: Pools,
     pickers: Pickers,
+    flow: Flow,
     decisions: Vec<Decisions>,
     shed: Counters,
     scrape_failures: Counters,
@@ -67,9 +69,9 @@ pub struct Metrics {
     reload_failures: Counter,
     reload_ok: FloatGauge,
     connections: [Arc<[FloatGauge]>; 2],
+    streams: Option<Streams>,
     owners: Arc<Owners>,
     hooks: Mutex<Vec<Hook>>,
-    streams: Option<Streams>,
 }
 
 /// How long deciding took, and whether a server was found.
@@ -160,6 +162,7 @@ impl Metrics {
             requests: Requests::new(r, names, owners.clone()),
             pools: Pools::new(r, names, owners.clone()),
             pickers: Pickers::new(r),
+            flow: Flow::new(r),
             decisions: prefixes
                 .iter()
                 .map(|prefix| Decisions::new(r, prefix))
@@ -187,10 +190,10 @@ impl Metrics {
             reload_failures,
             reload_ok,
             connections: [side("client"), side("server")],
+            streams: names.extproc.then(|| Streams::new(r)),
             owners,
             hooks: Mutex::default(),
             registry,
-            streams: names.extproc.then(|| Streams::new(r)),
         };
         Arc::new(metrics)
     }
@@ -238,6 +241,17 @@ impl Metrics {
         );
     }
 
+    /// A request left the queue of `pool`: for a server (`dispatched`), or refused with this code.
+    pub fn waited(&self, pool: &Arc<str>, priority: i32, outcome: &'static str, wait: Duration) {
+        self.flow
+            .waited(pool, priority, outcome, wait, &self.owners);
+    }
+
+    /// A running request of `pool` was ended for others.
+    pub fn evicted(&self, pool: &Arc<str>, reason: &'static str) {
+        self.flow.evicted(pool, reason, &self.owners);
+    }
+
     /// A picker outside was asked: what came of it, and how long it took.
     pub fn picker_asked(&self, pool: &str, outcome: &'static str, took: Duration) {
         self.pickers.asked(pool, outcome, took, &self.owners);
@@ -276,6 +290,19 @@ impl Metrics {
         }
     }
 
+    /// A stream of a proxy is open until the guard is dropped.
+    #[must_use]
+    pub fn stream(&self) -> Stream {
+        Stream::new(self.streams.clone())
+    }
+
+    /// A body-based router has looked at a body.
+    pub fn body_routed(&self, outcome: BodyRouted) {
+        if let Some(streams) = &self.streams {
+            streams.routed(outcome);
+        }
+    }
+
     /// A configuration was loaded, or was not.
     pub fn config_reloaded(&self, ok: bool) {
         self.reload_ok.set(f64::from(u8::from(ok)));
@@ -288,19 +315,6 @@ impl Metrics {
     #[must_use]
     pub fn connection(&self, side: ConnectionSide) -> Open {
         Open::new(self.connections[side as usize].clone())
-    }
-
-    /// A stream of a proxy is open until the guard is dropped.
-    #[must_use]
-    pub fn stream(&self) -> Stream {
-        Stream::new(self.streams.clone())
-    }
-
-    /// A body-based router has looked at a body.
-    pub fn body_routed(&self, outcome: BodyRouted) {
-        if let Some(streams) = &self.streams {
-            streams.routed(outcome);
-        }
     }
 
     /// The present state of every pool. Series of pools and servers that are not in it are removed.

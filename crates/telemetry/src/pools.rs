@@ -22,6 +22,10 @@ pub struct PoolSnapshot {
     pub endpoints: Vec<EndpointSnapshot>,
     /// Requests waiting here, by priority.
     pub queued: Vec<(i32, usize)>,
+    /// Bytes of their bodies, by priority.
+    pub queued_bytes: Vec<(i32, u64)>,
+    /// How full it is, 0 to 1.
+    pub saturation: f64,
     /// Blocks in the prefix index.
     pub index_blocks: usize,
     /// No server is open.
@@ -50,6 +54,8 @@ pub(crate) struct Pools {
     gaie: Option<PoolFamilies>,
     llmd: Option<PoolFamilies>,
     queue_size: Gauges,
+    queue_bytes: Gauges,
+    saturation: Gauges,
     saturated: Gauges,
     index_blocks: Gauges,
     ready: Gauges,
@@ -273,6 +279,16 @@ impl Pools {
                 "pointsman_queue_size",
                 "Requests waiting here, by priority",
             ),
+            queue_bytes: f::gauges(
+                r,
+                "pointsman_queue_bytes",
+                "Bytes of bodies waiting here, by priority",
+            ),
+            saturation: f::gauges(
+                r,
+                "pointsman_pool_saturation_ratio",
+                "How full the pool's servers are, 0 to 1; at 1 none of them takes work",
+            ),
             saturated: f::gauges(
                 r,
                 "pointsman_pool_saturated",
@@ -364,12 +380,16 @@ impl Pools {
             by_pool(),
             f64::from(u8::from(pool.saturated)),
         );
+        set.pool(&self.saturation, by_pool(), pool.saturation);
         set.pool(&self.index_blocks, by_pool(), pool.index_blocks as f64);
         for (priority, size) in &queued {
             let labels = vec![
                 ("pool", pool.pool.clone()),
                 ("priority", priority.to_string().into()),
             ];
+            let bytes = pool.queued_bytes.iter().find(|(p, _)| p == priority);
+            let bytes = bytes.map_or(0, |(_, bytes)| *bytes);
+            set.pool(&self.queue_bytes, labels.clone(), bytes as f64);
             set.pool(&self.queue_size, labels, *size as f64);
         }
         for endpoint in &pool.endpoints {

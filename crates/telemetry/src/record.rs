@@ -99,6 +99,8 @@ pub enum Ended {
     PickerBroken,
     /// A deadline passed.
     Deadline,
+    /// It had to end for requests of a higher class.
+    Evicted,
 }
 
 impl Ended {
@@ -111,6 +113,7 @@ impl Ended {
             Self::UpstreamBroken => "upstream_broken",
             Self::PickerBroken => "picker_broken",
             Self::Deadline => "deadline",
+            Self::Evicted => "evicted",
         }
     }
 }
@@ -125,6 +128,7 @@ impl ExchangeRecord<'_> {
             (None, Ended::UpstreamBroken, _) => Some("upstream_broken"),
             (None, Ended::PickerBroken, _) => Some("picker_broken"),
             (None, Ended::Deadline, _) => Some("deadline"),
+            (None, Ended::Evicted, _) => Some("evicted"),
             (None, _, 500..) => Some("upstream_5xx"),
             (None, _, 400..) => Some("upstream_4xx"),
             _ => None,

@@ -58,6 +58,8 @@ fn snapshot(endpoints: &[&str]) -> PoolSnapshot {
         name: "p".into(),
         endpoints: endpoints.iter().map(endpoint).collect(),
         queued: vec![(0, 7)],
+        queued_bytes: vec![(0, 7000)],
+        saturation: 0.75,
         index_blocks: 99,
         saturated: true,
     }
@@ -84,6 +86,9 @@ fn assert_values(page: &str, table: &[(&str, f64)]) {
 fn one_exchange_shows_under_every_name() {
     let metrics = Metrics::new();
     metrics.record(&record());
+    let pool = "default/p".into();
+    metrics.waited(&pool, 0, "dispatched", Duration::from_millis(20));
+    metrics.evicted(&pool, "evicted");
     let page = metrics.encode_text();
     let m = "model_name=\"chat\",target_model_name=\"llama-v1\"";
     let r = format!("{m},fairness_id=\"\",priority=\"0\"");
@@ -172,7 +177,20 @@ fn one_exchange_shows_under_every_name() {
             ),
             ("pointsman_retries_total{pool=\"default/p\"}", 1.0),
             (
-                "pointsman_queue_wait_seconds_count{pool=\"default/p\",priority=\"0\"}",
+                "pointsman_queue_wait_seconds_count{pool=\"default/p\",priority=\"0\",outcome=\"dispatched\"}",
+                1.0,
+            ),
+            (
+                "pointsman_evicted_total{pool=\"default/p\",reason=\"evicted\"}",
+                1.0,
+            ),
+            // Seen 0.5 s, of which 0.02 s in the queue; predicted 0.4 s.
+            (
+                "pointsman_ttft_seen_to_predicted_ratio_bucket{le=\"1.1\",pool=\"default/p\"}",
+                0.0,
+            ),
+            (
+                "pointsman_ttft_seen_to_predicted_ratio_bucket{le=\"1.25\",pool=\"default/p\"}",
                 1.0,
             ),
             (
@@ -327,6 +345,11 @@ fn series_go_with_their_servers_and_pools() {
                 "pointsman_queue_size{pool=\"default/p\",priority=\"0\"}",
                 7.0,
             ),
+            (
+                "pointsman_queue_bytes{pool=\"default/p\",priority=\"0\"}",
+                7000.0,
+            ),
+            ("pointsman_pool_saturation_ratio{pool=\"default/p\"}", 0.75),
             (
                 "pointsman_in_flight_requests{pool=\"default/p\",endpoint=\"pod-2\"}",
                 3.0,

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::{Core, Pool};
-use crate::{Endpoint, Lease, RecordedDecision};
+use crate::{Endpoint, Eviction, Lease, RecordedDecision};
 
 /// What a request brings to [`Pool::pick`].
 #[derive(Debug, Clone)]
@@ -45,6 +45,10 @@ pub struct PickRequest<'a> {
     pub preferred: Option<Arc<Endpoint>>,
     /// Time from now after which its first token is worthless.
     pub deadline: Option<Duration>,
+    /// Time from now by which its first token should come: only for the order.
+    pub due: Option<Duration>,
+    /// Longest wait, in place of its class's.
+    pub ttl: Option<Duration>,
     /// Explain the decision.
     pub explain: bool,
 }
@@ -67,6 +71,8 @@ impl Default for PickRequest<'_> {
             decided: &[],
             preferred: None,
             deadline: None,
+            due: None,
+            ttl: None,
             explain: false,
         }
     }
@@ -110,9 +116,14 @@ impl Rejection {
     /// `Retry-After` in whole seconds, at least one, and no more than [`LONGEST_RETRY_AFTER`].
     #[must_use]
     pub fn retry_after_seconds(&self) -> u64 {
-        let up = u64::from(self.retry_after.subsec_nanos() > 0);
-        (self.retry_after.as_secs().saturating_add(up)).clamp(1, LONGEST_RETRY_AFTER)
+        retry_after_seconds(self.retry_after)
     }
+}
+
+/// A time to stay away as `Retry-After` says it.
+pub(crate) fn retry_after_seconds(wait: Duration) -> u64 {
+    let up = u64::from(wait.subsec_nanos() > 0);
+    (wait.as_secs().saturating_add(up)).clamp(1, LONGEST_RETRY_AFTER)
 }
 
 /// Longest `Retry-After` we name, in seconds: SDKs sleep for as long as they are told.
@@ -132,6 +143,8 @@ pub(crate) struct Grant {
     pub(crate) queued: Duration,
     pub(crate) predicted_ttft: f64,
     pub(crate) hit_tokens: u32,
+    /// Where it is told that it must end, if it may have to.
+    pub(crate) eviction: Option<oneshot::Receiver<Eviction>>,
 }
 
 impl Pool {
@@ -151,6 +164,7 @@ impl Pool {
         };
         match outcome {
             Outcome::Granted(grant) => {
+                self.waited(&request, "dispatched", grant.queued);
                 let took = began.elapsed().saturating_sub(grant.queued);
                 let ratio = f64::from(grant.hit_tokens) / f64::from(request.prompt_tokens.max(1));
                 if request.decided.is_empty() {
@@ -160,11 +174,21 @@ impl Pool {
             }
             Outcome::Rejected(rejection) => {
                 self.shared.metrics.decided(began.elapsed(), None);
+                self.waited(&request, rejection.reason.code(), began.elapsed());
                 self.shared
                     .metrics
                     .shed(&self.label, rejection.reason.code());
                 Err(rejection)
             }
+        }
+    }
+
+    /// What became of a request in the queue. One that never saw it is not counted, or waits would drown in zeros.
+    fn waited(&self, request: &PickRequest<'_>, outcome: &'static str, wait: Duration) {
+        if outcome != "dispatched" || wait > Duration::ZERO {
+            self.shared
+                .metrics
+                .waited(&self.label, request.priority, outcome, wait);
         }
     }
 
@@ -205,8 +229,9 @@ impl Pool {
                 .map(|endpoint| endpoint.id),
             exclude: SmallVec::new(),
             deadline: request.deadline.map(|deadline| now + deadline),
+            due: request.due.map(|due| now + due),
+            ttl: request.ttl,
             explain,
-            ..Request::default()
         }
     }
 
@@ -256,7 +281,11 @@ impl Pool {
         Lease::new(self.clone(), ticket, grant, explanation)
     }
 
-    pub(crate) fn lease_ended(&self) {
+    pub(crate) fn lease_over(&self, ticket: Ticket, event: Event<'_>) {
+        self.with_core(|core, now| {
+            core.evictable.remove(&ticket);
+            core.pool.observe(now, event);
+        });
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -276,8 +305,16 @@ fn within(candidates: Candidates, allowed: &[Arc<Endpoint>]) -> Candidates {
 /// What a decision means for the request that waits for it; `None` if it is about one in flight.
 pub(super) fn resolve(core: &mut Core, now: Time, decision: Decision) -> Option<Outcome> {
     match decision {
-        Decision::Evict { ticket, reason, .. } => {
-            core.evict(ticket, reason);
+        Decision::Evict {
+            ticket,
+            reason,
+            retry_after,
+        } => {
+            let eviction = Eviction {
+                reason,
+                retry_after,
+            };
+            core.evict(ticket, eviction);
             None
         }
         Decision::Reject {
@@ -326,6 +363,7 @@ pub(super) fn resolve(core: &mut Core, now: Time, decision: Decision) -> Option<
                 queued,
                 predicted_ttft,
                 hit_tokens,
+                eviction: core.may_evict(ticket),
             }))
         }
     }

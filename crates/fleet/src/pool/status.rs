@@ -46,6 +46,8 @@ impl Pool {
             name: self.key.name.as_str().into(),
             endpoints: endpoints.collect(),
             queued: stats.queued_by_priority,
+            queued_bytes: stats.queued_bytes,
+            saturation: stats.saturation,
             index_blocks: stats.index_blocks,
             saturated: stats.saturated,
         }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::source::Source;
 use crate::exchange::{Exchange, PassageError};
+use crate::refusal::EVICTED;
 use crate::upstream::Link;
 
 /// The body of every answer.
@@ -227,6 +228,10 @@ impl Streamed {
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         if self.exchange.is_none() {
             return Poll::Ready(None);
+        }
+        let exchange = self.exchange.as_mut();
+        if let Some(Poll::Ready(eviction)) = exchange.map(|exchange| exchange.poll_evicted(cx)) {
+            return self.broke(Ended::Evicted, eviction.reason.code(), EVICTED);
         }
         match self.upstream.poll_frame(cx) {
             Poll::Pending => loop {

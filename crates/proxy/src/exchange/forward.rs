@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet::{Endpoint, PickRequest, Pool, flow_of};
-use http::{HeaderValue, Response};
+use fleet::{Endpoint, Eviction, EvictionNotice, PickRequest, Pool, flow_key};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Response};
 use hyper::body::Incoming;
 use routing::PoolKind;
 use scheduling::RequestKind;
@@ -31,6 +32,7 @@ pub(crate) struct Wanted {
     pub(crate) streams: bool,
     pub(crate) priority: i32,
     pub(crate) deadline: Option<Duration>,
+    pub(crate) due: Option<Duration>,
     pub(crate) pinned: Option<Arc<Endpoint>>,
     /// Chosen by a picker outside, best first.
     pub(crate) decided: Vec<Arc<Endpoint>>,
@@ -49,6 +51,7 @@ impl Wanted {
             streams: false,
             priority: 0,
             deadline: None,
+            due: None,
             pinned: None,
             decided: Vec::new(),
         }
@@ -76,7 +79,8 @@ pub(crate) async fn pick(
     outgoing.own_host = pool.spec().key.kind == PoolKind::Urls;
     exchange.explain = routed.hints.explain && (routed.trusted || exchange.worker.options.explain);
     let preferred = preferred(exchange, routed, &pool, outgoing);
-    let lease = pool
+    let asked = tokio::time::Instant::now();
+    let picked = pool
         .pick(PickRequest {
             request_id: text(Some(&exchange.request_id)),
             model: wanted.model.as_deref(),
@@ -87,29 +91,53 @@ pub(crate) async fn pick(
             streams: wanted.streams,
             bytes: exchange.request.bytes,
             priority: wanted.priority,
-            flow: flow_of(
+            flow: flow_key(
                 exchange
                     .request
                     .fairness
                     .as_ref()
                     .map(HeaderValue::as_bytes),
+                api_key(&outgoing.headers),
+                wanted.model.as_deref().unwrap_or_default(),
             ),
             pinned: wanted.pinned,
             decided: &wanted.decided,
             preferred,
             deadline: wanted.deadline,
+            due: wanted.due,
             explain: exchange.explain,
             ..PickRequest::default()
         })
-        .await
-        .map_err(Refusal::Rejected)?;
+        .await;
+    let mut lease = picked.map_err(|rejection| {
+        exchange.facts.queued = asked.elapsed();
+        Refusal::Rejected(rejection)
+    })?;
     exchange.facts = Facts {
         queued: lease.queued(),
         hit_tokens: lease.hit_tokens(),
         predicted_ttft: (wanted.kind == RequestKind::Inference).then(|| lease.predicted_ttft()),
     };
+    exchange.notice = lease.eviction_notice();
     exchange.lease = Some(lease);
     Ok(())
+}
+
+/// What says who the client is. It only tells clients apart: the value itself goes nowhere.
+fn api_key(headers: &HeaderMap) -> Option<&[u8]> {
+    let key = headers
+        .get(AUTHORIZATION)
+        .or_else(|| headers.get("x-api-key"))
+        .or_else(|| headers.get("api-key"))?;
+    Some(key.as_bytes())
+}
+
+/// Resolves when the request must end for others.
+async fn evicted(notice: &mut Option<EvictionNotice>) -> Eviction {
+    match notice {
+        Some(notice) => notice.told().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The server of the client's session, where the route keeps sessions.
@@ -141,13 +169,20 @@ pub(crate) async fn forward(
     pick(exchange, &routed, wanted, &mut outgoing).await?;
     let mut outside = exchange.outside.take();
     let worker = exchange.worker.clone();
+    let mut notice = exchange.notice.take();
     let sent = tokio::select! {
         biased;
         sent = attempts(exchange, &outgoing, &rules) => sent,
         immediate = picker::interrupted(&mut outside, &worker) => {
             return Ok(Answer::Own(exchange.answer_of_picker(immediate)));
         }
+        eviction = evicted(&mut notice) => {
+            // Nothing of the answer has come: what the server does for it ends with the connection.
+            exchange.lease = None;
+            return Err(Refusal::Evicted(eviction));
+        }
     };
+    exchange.notice = notice;
     if let RequestBody::Stream(replay) = outgoing.body() {
         exchange.request.bytes = replay.passed();
     }

@@ -106,6 +106,7 @@ fn want(
         streams: understood.streams,
         priority: understood.priority,
         deadline: understood.deadline,
+        due: understood.due,
         pinned: understood.pinned,
         decided: Vec::new(),
         pool,

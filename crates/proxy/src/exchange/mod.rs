@@ -25,9 +25,10 @@ mod tunnel;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use fleet::{Endpoint, Lease, Pool};
+use fleet::{Endpoint, Eviction, EvictionNotice, Lease, Pool};
 use http::header::HeaderValue;
 use http::request::Parts;
 use http::{Method, Uri};
@@ -72,6 +73,8 @@ pub(crate) struct Exchange {
     pool: Option<Arc<Pool>>,
     endpoint: Option<Arc<Endpoint>>,
     lease: Option<Lease>,
+    /// Where it is told that it must end for others.
+    notice: Option<EvictionNotice>,
     facts: Facts,
     /// The call to the endpoint picker outside, until the answer takes it over.
     outside: Option<Box<picker::Outside>>,
@@ -142,6 +145,7 @@ impl Exchange {
             pool: None,
             endpoint: None,
             lease: None,
+            notice: None,
             facts: Facts::default(),
             outside: None,
             asked_outside: None,
@@ -218,25 +222,42 @@ impl Exchange {
         self.answer.sound = false;
         self.answer.code = Some(code);
         self.answer.ended = Some(ended);
-        // That the picker broke off says nothing about the server.
-        let server_failed = ended != Ended::PickerBroken;
+        // That the picker broke off, or that others needed its place, says nothing about the server.
+        let server_failed = !matches!(ended, Ended::PickerBroken | Ended::Evicted);
         if let Some(lease) = self.lease.as_mut().filter(|_| server_failed) {
             let late = ended == Ended::Deadline;
             use scheduling::FailureKind::{Reset, Timeout};
             lease.failed(if late { Timeout } else { Reset });
         }
-        let goodbye = self.goodbye(code, sentence);
+        let status = match ended {
+            Ended::Evicted => http::StatusCode::TOO_MANY_REQUESTS,
+            _ => http::StatusCode::BAD_GATEWAY,
+        };
+        let goodbye = self.goodbye(status, code, sentence);
         self.read_outcome();
         self.release();
         goodbye
     }
 
-    fn goodbye(&self, code: &'static str, sentence: &str) -> Option<bytes::Bytes> {
+    /// Whether the request must end for others.
+    pub(crate) fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<Eviction> {
+        match &mut self.notice {
+            Some(notice) => notice.poll_told(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    fn goodbye(
+        &self,
+        status: http::StatusCode,
+        code: &'static str,
+        sentence: &str,
+    ) -> Option<bytes::Bytes> {
         let (scanner, dialect) = (self.answer.scanner.as_ref()?, self.request.dialect?);
         if !self.answer.stream {
             return None;
         }
-        let error = llm::ErrorBody::new(http::StatusCode::BAD_GATEWAY, code, sentence);
+        let error = llm::ErrorBody::new(status, code, sentence);
         let event = error.stream_error_event(self.style, dialect);
         let line_end = scanner.pending_line_end();
         if line_end.is_empty() {

@@ -248,7 +248,7 @@ impl Requests {
                 .as_ref()
                 .filter(|_| named)
                 .map(|_| GenAi::new(key, &model, &target)),
-            own: Own::new(&self.own, &pool, key.priority, &self.owners),
+            own: Own::new(&self.own, &pool, &self.owners),
             pool,
             model,
             target,

@@ -214,8 +214,25 @@ pub(super) struct Objective {
     stream: bool,
     requests: Counter,
     served: OnceLock<Served>,
-    /// By outcome: dispatched, rejected.
-    queued: [OnceLock<Histogram>; 2],
+    /// By outcome, in the order of [`OUTCOMES`].
+    queued: [OnceLock<Histogram>; OUTCOMES.len()],
+}
+
+/// What the queue may come to, in the words of the inference extension.
+const OUTCOMES: [&str; 4] = [
+    "Dispatched",
+    "RejectedCapacity",
+    "RejectedNoEndpoints",
+    "EvictedTTL",
+];
+
+fn outcome(r: &ExchangeRecord<'_>) -> usize {
+    match r.error_code {
+        _ if !r.endpoint.is_empty() => 0,
+        Some("no_ready_endpoint" | "no_candidate") => 2,
+        Some("queue_ttl") => 3,
+        _ => 1,
+    }
 }
 
 /// The handles of requests that were served.
@@ -269,7 +286,7 @@ impl Objective {
             pool: pool.clone(),
             stream,
             served: OnceLock::new(),
-            queued: [OnceLock::new(), OnceLock::new()],
+            queued: Default::default(),
         }
     }
 
@@ -282,7 +299,7 @@ impl Objective {
     ) {
         self.requests.inc();
         if !r.queued.is_zero() {
-            self.queued(r.endpoint.is_empty(), families, owners)
+            self.queued(outcome(r), families, owners)
                 .observe(r.queued.as_secs_f64());
         }
         if let Some(code) = failure {
@@ -315,9 +332,9 @@ impl Objective {
         }
     }
 
-    fn queued(&self, rejected: bool, families: &ObjectiveFamilies, owners: &Owners) -> &Histogram {
-        self.queued[usize::from(rejected)].get_or_init(|| {
-            let outcome = if rejected { "Rejected" } else { "Dispatched" };
+    fn queued(&self, outcome: usize, families: &ObjectiveFamilies, owners: &Owners) -> &Histogram {
+        self.queued[outcome].get_or_init(|| {
+            let outcome = OUTCOMES[outcome];
             let labels = with(
                 &with(&self.labels, "outcome", outcome),
                 "inference_pool",

@@ -1,7 +1,6 @@
 //! Request families of our own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
@@ -18,9 +17,9 @@ pub(super) struct OwnFamilies {
     requests: Counters,
     errors: Counters,
     retries: Counters,
-    queue_wait: Histograms,
     seen_ttft: Histograms,
     predicted_ttft: Histograms,
+    ttft_ratio: Histograms,
     prefix_tokens: Counters,
 }
 
@@ -34,12 +33,6 @@ impl OwnFamilies {
             ),
             errors: f::counters(r, "pointsman_errors", "Failed exchanges by error code"),
             retries: f::counters(r, "pointsman_retries", "Attempts after the first"),
-            queue_wait: f::histograms(
-                r,
-                "pointsman_queue_wait_seconds",
-                "Time requests waited in the queue",
-                f::QUEUE,
-            ),
             seen_ttft: f::histograms(
                 r,
                 "pointsman_ttft_seconds",
@@ -51,6 +44,12 @@ impl OwnFamilies {
                 "pointsman_predicted_ttft_seconds",
                 "Time to first token as predicted when picking",
                 f::LATENCY,
+            ),
+            ttft_ratio: f::histograms(
+                r,
+                "pointsman_ttft_seen_to_predicted_ratio",
+                "Time from pick to first token as seen, by what was predicted: 1 is a perfect prediction",
+                f::CALIBRATION,
             ),
             prefix_tokens: f::counters(
                 r,
@@ -74,36 +73,27 @@ impl OwnFamilies {
 #[derive(Debug)]
 pub(super) struct Own {
     retries: Counter,
-    queue_wait: Histogram,
     seen_ttft: Histogram,
     predicted_ttft: Histogram,
+    ttft_ratio: Histogram,
     prompt_tokens: Counter,
     predicted_tokens: Counter,
     reported_tokens: Counter,
 }
 
 impl Own {
-    pub(super) fn new(
-        families: &OwnFamilies,
-        pool: &Arc<str>,
-        priority: i32,
-        owners: &Owners,
-    ) -> Self {
+    pub(super) fn new(families: &OwnFamilies, pool: &Arc<str>, owners: &Owners) -> Self {
         let by_pool = || vec![("pool", pool.clone())];
         let nobody = Arc::from("");
         let tokens = |kind: &str| {
             let labels = vec![("pool", pool.clone()), ("kind", kind.into())];
             owned(&families.prefix_tokens, labels, pool, &nobody, owners)
         };
-        let by_priority = vec![
-            ("pool", pool.clone()),
-            ("priority", priority.to_string().into()),
-        ];
         Self {
             retries: owned(&families.retries, by_pool(), pool, &nobody, owners),
-            queue_wait: owned_histogram(&families.queue_wait, by_priority, pool, owners),
             seen_ttft: owned_histogram(&families.seen_ttft, by_pool(), pool, owners),
             predicted_ttft: owned_histogram(&families.predicted_ttft, by_pool(), pool, owners),
+            ttft_ratio: owned_histogram(&families.ttft_ratio, by_pool(), pool, owners),
             prompt_tokens: tokens("all"),
             predicted_tokens: tokens("predicted_cached"),
             reported_tokens: tokens("reported_cached"),
@@ -112,12 +102,13 @@ impl Own {
 
     pub(super) fn record(&self, r: &ExchangeRecord<'_>) {
         self.retries.inc_by(u64::from(r.attempts.saturating_sub(1)));
-        if r.queued > Duration::ZERO {
-            self.queue_wait.observe(r.queued.as_secs_f64());
-        }
         if let (Some(predicted), Some(seen)) = (r.predicted_ttft, r.ttft) {
             self.predicted_ttft.observe(predicted);
             self.seen_ttft.observe(seen.as_secs_f64());
+            if predicted > 0.0 {
+                let seen = seen.saturating_sub(r.queued);
+                self.ttft_ratio.observe(seen.as_secs_f64() / predicted);
+            }
         }
         if let Some((usage, cached)) = r.usage.and_then(|usage| Some((usage, usage.cached?))) {
             self.prompt_tokens.inc_by(u64::from(usage.prompt));
