@@ -22,6 +22,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Pool;
 use super::charge::{Charge, Work};
+use super::endpoint::Endpoint;
 use crate::cost::{Dispatched, prefill_seconds};
 use crate::event::SharedEvent;
 use crate::id::{AdapterKey, EndpointId, SiblingId, Ticket};
@@ -314,7 +315,7 @@ impl Pool {
         let tokens_per_block = self.tokens_per_block();
         let anywhere = hits.cached.iter().copied().max().unwrap_or(0);
         let best_hit = f64::from(anywhere) * tokens_per_block;
-        let coefficients = self.endpoint_ref(endpoint).map(|it| it.coefficients());
+        let coefficients = self.endpoint_ref(endpoint).map(Endpoint::coefficients);
         let prompt = work.prompt.max(1.0);
         let sizes = Dispatched {
             prompt,
