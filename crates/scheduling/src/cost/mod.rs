@@ -100,8 +100,8 @@ pub struct Facts {
     pub health_seconds: f64,
     /// Number of the last dispatch that it got, 0 if none: ascends with time, also within one instant.
     pub last_dispatch: u64,
-    /// Number of the last dispatch of a prompt that nobody had cached, 0 if none.
-    pub last_cold: u64,
+    /// Seconds of prefill of the prompts nobody had cached that it got lately, fading.
+    pub cold_seconds: f64,
 }
 
 /// The terms of the cost, in seconds. The module's page says what each is.

@@ -26,7 +26,7 @@ fn facts() -> Facts {
         adapter_seconds: 0.0,
         health_seconds: 0.0,
         last_dispatch: 0,
-        last_cold: 0,
+        cold_seconds: 0.0,
     }
 }
 

@@ -3,7 +3,7 @@
 //! The cost is that of [`cost`](crate::cost). One rule comes on top. A prompt that no endpoint has a tenth of is
 //! *cold*: where it goes decides where its followers will go, so cold prompts should spread evenly even if one endpoint
 //! happens to be cheapest again and again. Among the endpoints whose cost is within a tolerance of the least, it goes to
-//! the one least recently given a cold prompt. The tolerance is one step plus `kappa` times the prompt's own prefill
+//! the one that got the least of them lately. The tolerance is one step plus `kappa` times the prompt's own prefill
 //! times the reuse to expect, for that is what a balanced home of a prefix is worth: nothing where prompts are never
 //! used again, many prefills where they are used over and over.
 
@@ -52,20 +52,20 @@ fn spread_cold(situation: &Situation<'_>, ranking: &mut Ranking) {
     let terms = situation.terms(&situation.candidates[cheapest]);
     let tolerance = terms.step + situation.prices.kappa * situation.expected_reuse * terms.prefill;
     let limit = ranking.costs[cheapest] + tolerance;
-    let least_recent = (0..ranking.costs.len())
+    let least_given = (0..ranking.costs.len())
         .filter(|&at| ranking.costs[at] <= limit)
         .min_by_key(|&at| {
             let facts = &situation.candidates[at];
             (
-                facts.last_cold,
+                (facts.cold_seconds * 1e5) as u64,
                 (ranking.costs[at] * 1e5) as i64,
                 facts.last_dispatch,
                 situation.chance(facts.endpoint),
             )
         });
-    if let Some(home) = least_recent {
+    if let Some(home) = least_given {
         ranking.put_first(home);
         ranking.reason =
-            "cold prompt: least recently given one, within tolerance of the least cost";
+            "cold prompt: given the least of them lately, within tolerance of the least cost";
     }
 }

@@ -179,6 +179,14 @@ impl Pool {
         Some(charge)
     }
 
+    /// The charge is that of a prompt that nobody had cached.
+    pub(super) fn give_cold(&mut self, now: Time, charge: Option<&Charge>) {
+        let Some(charge) = charge else { return };
+        if let Some(it) = self.endpoint_mut(charge.endpoint) {
+            it.cold.give(now, charge.prefill_seconds());
+        }
+    }
+
     /// Gives a charge back. With `forget` its prompt was never computed there.
     pub(super) fn release(
         &mut self,

@@ -6,6 +6,7 @@ use crate::cost::Facts;
 use crate::health::{Health, Monitor};
 use crate::id::EndpointId;
 use crate::kv_cache::Space;
+use crate::prefix::Cold;
 use crate::profile::{Coefficients, EndpointProfile};
 use crate::queue_depth::{Depth, Full, Gate};
 use crate::time::Time;
@@ -38,7 +39,7 @@ pub(super) struct Endpoint {
     /// Requests in flight that siblings sent here.
     pub(super) foreign: u32,
     pub(super) last_dispatch: u64,
-    pub(super) last_cold: u64,
+    pub(super) cold: Cold,
     pub(super) last_scrape: Option<Time>,
 }
 
@@ -58,7 +59,7 @@ impl Endpoint {
             trust: 1.0,
             foreign: 0,
             last_dispatch: 0,
-            last_cold: 0,
+            cold: Cold::default(),
             last_scrape: None,
         }
     }
@@ -158,7 +159,7 @@ impl Endpoint {
             adapter_seconds: 0.0,
             health_seconds: self.monitor.penalty(now, &config.health),
             last_dispatch: self.last_dispatch,
-            last_cold: self.last_cold,
+            cold_seconds: self.cold.seconds(now),
         }
     }
 }

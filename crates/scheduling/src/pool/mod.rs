@@ -31,7 +31,7 @@ use crate::decision::Decision;
 use crate::event::Event;
 use crate::id::{EndpointId, Ticket};
 use crate::policy::{self, Policy};
-use crate::prefix::{Hits, Index};
+use crate::prefix::{Cold, Hits, Index};
 use crate::profile::EndpointProfile;
 use crate::request::Request;
 use crate::time::Time;
@@ -129,7 +129,10 @@ impl Pool {
 
     /// An endpoint joins. Call `next` until it returns `None`: requests may have waited for it.
     pub fn join(&mut self, now: Time, profile: EndpointProfile) -> EndpointId {
-        self.clock.at(now);
+        let now = self.clock.at(now);
+        // No better than the best placed: it must not get every cold prompt until it has caught up.
+        let others = self.slots.iter().filter_map(|slot| slot.endpoint.as_ref());
+        let cold = others.map(|it| it.cold.seconds(now)).reduce(f64::min);
         let index = match self.slots.iter().position(|slot| slot.endpoint.is_none()) {
             Some(index) => index,
             None => {
@@ -142,7 +145,9 @@ impl Pool {
             index: index as u32,
             generation: slot.generation,
         };
-        slot.endpoint = Some(Endpoint::new(id, profile));
+        let mut endpoint = Endpoint::new(id, profile);
+        endpoint.cold = Cold::new(now, cold.unwrap_or_default());
+        slot.endpoint = Some(endpoint);
         self.bound_index();
         self.dirty = true;
         id

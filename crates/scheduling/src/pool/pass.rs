@@ -213,15 +213,15 @@ impl Pool {
         let number = self.dispatches;
         if let Some(it) = self.endpoint_mut(winner) {
             it.last_dispatch = number;
-            if choice.cold {
-                it.last_cold = number;
-            }
         }
         if request.kind == crate::request::RequestKind::Inference {
             self.learned.dispatched(now, choice.sizes);
             self.drain.dispatched(choice.sizes.seconds);
         }
         let charge = self.charge(now, ticket, request, winner, choice.hit_blocks);
+        if choice.cold {
+            self.give_cold(now, charge.as_ref());
+        }
         self.flights.insert(
             ticket,
             Flight {

@@ -280,14 +280,14 @@ impl Pool {
         if let Some(it) = self.endpoint_mut(endpoint) {
             it.foreign += 1;
             it.last_dispatch = dispatch;
-            if cold {
-                it.last_cold = dispatch;
-            }
         }
         self.policy.taken(endpoint);
         let Some(charge) = self.charge_work(now, ticket, &request, endpoint, work) else {
             return;
         };
+        if cold {
+            self.give_cold(now, Some(&charge));
+        }
         let foreign = Foreign {
             sibling,
             number,

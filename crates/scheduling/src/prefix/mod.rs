@@ -19,6 +19,7 @@
 //! used first and the end of a prefix before its beginning, so a prefix in use or often used stays whole.
 
 mod bits;
+mod cold;
 mod holder;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use bits::Bits;
+pub(crate) use cold::Cold;
 use holder::{Holder, NIL};
 
 /// Least blocks that an eviction cuts off a longer run, so that pressure does not shred the tree.
