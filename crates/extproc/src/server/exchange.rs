@@ -5,10 +5,11 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleet::{Endpoint, Lease, Pool, Understood};
+use fleet::{Endpoint, EvictionNotice, Lease, Pool, Understood};
 use http::StatusCode;
 use llm::{Dialect, ResponseScanner, Style};
 use telemetry::{Ended, ExchangeRecord, Open, ids};
@@ -17,7 +18,9 @@ use tokio::time::Instant;
 use super::head::{self, NAMESPACE, RequestHead, SERVED};
 use super::machine::{AnswerHead, AnswerPiece};
 use super::picker::Picker;
+use super::refusal::Refusal;
 use crate::metadata::Metadata;
+use crate::proto::ext_proc::ImmediateResponse;
 
 /// One request and its answer.
 pub(super) struct Exchange {
@@ -35,6 +38,8 @@ pub(super) struct Exchange {
     lease: Option<Lease>,
     /// The server whose charge went back.
     served_by: Option<Arc<Endpoint>>,
+    /// Tells when the request must end for others.
+    notice: Option<EvictionNotice>,
     running: Option<Open>,
     queued: Duration,
     hit_tokens: u32,
@@ -81,6 +86,7 @@ impl Exchange {
             pool: None,
             lease: None,
             served_by: None,
+            notice: None,
             running: None,
             queued: Duration::ZERO,
             hit_tokens: 0,
@@ -102,7 +108,8 @@ impl Exchange {
     }
 
     /// A server was picked.
-    pub(super) fn leased(&mut self, lease: Lease) -> &Lease {
+    pub(super) fn leased(&mut self, mut lease: Lease) -> &Lease {
+        self.notice = lease.eviction_notice();
         self.queued = lease.queued();
         self.hit_tokens = lease.hit_tokens();
         self.predicted_ttft = self.understood.as_ref().map(|_| lease.predicted_ttft());
@@ -116,6 +123,25 @@ impl Exchange {
         self.answer.stream = false;
         self.answer.bytes = bytes as u64;
         self.answer.ended = Some(Ended::Complete);
+    }
+
+    /// Whether the request must end although it runs, and the answer to it then.
+    pub(super) fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<ImmediateResponse> {
+        let Some(notice) = &mut self.notice else {
+            return Poll::Pending;
+        };
+        let eviction = ready!(notice.poll_told(cx));
+        let refusal = Refusal::Evicted(eviction);
+        let answer = refusal.answer(self.style, self.request_id.clone());
+        let (status, code) = refusal.code();
+        if self.answer.status == 0 {
+            self.answer.status = status.as_u16();
+        }
+        self.answer.code = Some(code);
+        self.answer.ended = Some(Ended::Complete);
+        self.read_outcome();
+        self.release();
+        Poll::Ready(answer)
     }
 
     /// The proxy will not show the answer.

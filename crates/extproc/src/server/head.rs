@@ -83,13 +83,8 @@ impl RequestHead {
             "content-type" => self.content_type = text(),
             "traceparent" => self.traceparent = text(),
             "test-epp-endpoint-selection" => self.test_selection = text(),
-            "x-request-id" => {
-                self.request_id = Some(if header.raw_value.is_empty() {
-                    header.value.into()
-                } else {
-                    header.raw_value
-                });
-            }
+            // A copy: a slice would hold the whole message for as long as the request lasts.
+            "x-request-id" => self.request_id = Some(Bytes::copy_from_slice(value(&header))),
             name => self.wish(purpose(name), header),
         }
     }
@@ -107,7 +102,7 @@ impl RequestHead {
             Purpose::Model => self.model = text,
             Purpose::FirstTokenTarget => self.ttft_slo = text,
             Purpose::Explain => {
-                self.explain = text.is_some_and(|text| text == "1" || text == "true")
+                self.explain = text.is_some_and(|text| text == "1" || text == "true");
             }
             Purpose::TokenTarget | Purpose::Steering | Purpose::Engines => {}
         }

@@ -29,7 +29,6 @@ use tonic::service::Routes;
 
 use super::certificate::{Certificate, CertificateError};
 use super::service::Service;
-use crate::proto::service::ExternalProcessorServer;
 
 const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 64 << 20;
@@ -72,7 +71,7 @@ pub struct ListenerOptions {
 /// What is served.
 #[derive(Clone)]
 struct Entry {
-    process: Option<ExternalProcessorServer<Service>>,
+    process: Option<Service>,
     rest: Routes,
 }
 
@@ -110,7 +109,7 @@ impl Listener {
             None => None,
         };
         let entry = Entry {
-            process: process.map(Service::server),
+            process,
             rest: rest.prepare(),
         };
         let drain = CancellationToken::new();
@@ -287,8 +286,8 @@ impl Entry {
         mut self,
         request: Request<Incoming>,
     ) -> Result<Response<tonic::body::Body>, std::convert::Infallible> {
-        match &mut self.process {
-            Some(process) if request.uri().path() == PROCESS => process.call(request).await,
+        match &self.process {
+            Some(process) if request.uri().path() == PROCESS => process.process(request),
             _ => self.rest.call(request).await,
         }
     }

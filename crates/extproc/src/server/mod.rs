@@ -16,6 +16,7 @@ mod refusal;
 mod reply;
 mod service;
 mod session;
+mod wire;
 
 pub use body_router::{BASE_MODEL, BaseModels, BodyRouter, MODEL};
 pub use certificate::{Certificate, CertificateError};

@@ -5,7 +5,7 @@
 //! llm-d says there.
 
 use bytes::Bytes;
-use fleet::Rejection;
+use fleet::{Eviction, Rejection};
 use http::StatusCode;
 use llm::{ErrorBody, Style};
 use scheduling::RejectReason;
@@ -29,6 +29,8 @@ pub(super) enum Refusal {
     NoPool,
     /// The core said no.
     Rejected(Rejection),
+    /// Its place is needed for others.
+    Evicted(Eviction),
 }
 
 impl Refusal {
@@ -60,6 +62,11 @@ impl Refusal {
                 let (status, sentence) = rejection.answer();
                 (status, rejection.reason.code(), sentence.into())
             }
+            Self::Evicted(eviction) => (
+                S::TOO_MANY_REQUESTS,
+                eviction.reason.code(),
+                "this request was ended for one of a higher class".into(),
+            ),
         }
     }
 
@@ -80,6 +87,7 @@ impl Refusal {
     fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Rejected(rejection) => Some(rejection.retry_after_seconds()),
+            Self::Evicted(eviction) => Some(eviction.retry_after_seconds()),
             Self::NoPool => Some(1),
             _ => None,
         }
@@ -89,6 +97,7 @@ impl Refusal {
     fn dropped(&self) -> Option<&'static str> {
         match self {
             Self::NoPool => Some("rejected-no-endpoints"),
+            Self::Evicted(_) => Some("evicted-priority"),
             Self::Rejected(rejection) => Some(match rejection.reason {
                 RejectReason::NoReadyEndpoint | RejectReason::NoCandidate => {
                     "rejected-no-endpoints"

@@ -1,15 +1,16 @@
-//! The gRPC service.
+//! The service of one call after the other.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use telemetry::Metrics;
-use tonic::{Request, Response, Status, Streaming};
 
 use super::body_router::BodyRouter;
 use super::picker::Picker;
 use super::session::{Role, Session};
-use crate::proto::ext_proc::ProcessingRequest;
-use crate::proto::service::{ExternalProcessor, ExternalProcessorServer};
+use super::wire::{Messages, Replies};
 
 /// What a message may have besides the largest body: heads, trailers, metadata.
 const BESIDES: usize = 1 << 20;
@@ -19,16 +20,18 @@ const BESIDES: usize = 1 << 20;
 pub struct Service {
     role: Role,
     metrics: Arc<Metrics>,
+    /// Largest message taken. A body that is somewhat too large must come through to be answered with 413.
+    limit: usize,
 }
 
 impl Service {
     /// Picks servers.
     #[must_use]
     pub fn picking(picker: Arc<Picker>) -> Self {
-        let metrics = picker.metrics.clone();
         Self {
+            limit: limit(picker.options.max_body),
+            metrics: picker.metrics.clone(),
             role: Role::Picker(picker),
-            metrics,
         }
     }
 
@@ -36,40 +39,29 @@ impl Service {
     #[must_use]
     pub fn routing(router: Arc<BodyRouter>, metrics: Arc<Metrics>) -> Self {
         Self {
-            role: Role::BodyRouter(router),
+            limit: limit(router.max_body()),
             metrics,
+            role: Role::BodyRouter(router),
         }
     }
 
-    /// The service as tonic serves it. A message may be as large as the largest body and a little more: tonic's own
-    /// 4 MiB are less than what proxies send.
-    #[must_use]
-    pub fn server(self) -> ExternalProcessorServer<Self> {
-        let max_body = match &self.role {
-            Role::Picker(picker) => picker.options.max_body,
-            Role::BodyRouter(router) => router.max_body(),
-        };
-        ExternalProcessorServer::new(self)
-            .max_decoding_message_size(max_body.saturating_mul(2).saturating_add(BESIDES))
-            .max_encoding_message_size(usize::MAX)
-    }
-}
-
-#[tonic::async_trait]
-impl ExternalProcessor for Service {
-    type ProcessStream = Session;
-
-    async fn process(
+    /// Answers a call of `Process`.
+    pub(super) fn process(
         &self,
-        request: Request<Streaming<ProcessingRequest>>,
-    ) -> Result<Response<Session>, Status> {
+        request: Request<Incoming>,
+    ) -> Result<Response<tonic::body::Body>, Infallible> {
         let traceparent = request
-            .metadata()
+            .headers()
             .get("traceparent")
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
+        let messages = Messages::new(request.into_body(), self.limit);
         let open = self.metrics.stream();
-        let session = Session::new(request.into_inner(), self.role.clone(), traceparent, open);
-        Ok(Response::new(session))
+        let session = Session::new(messages, self.role.clone(), traceparent, open);
+        Ok(Replies::answer(session).map(tonic::body::Body::new))
     }
+}
+
+fn limit(max_body: usize) -> usize {
+    max_body.saturating_mul(2).saturating_add(BESIDES)
 }

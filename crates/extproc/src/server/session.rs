@@ -1,6 +1,6 @@
 //! One stream of the service: the machine between what comes in and what goes out.
 //!
-//! The stream of replies is written by hand: polled by tonic for the next reply, it polls the proxy's messages and the
+//! The stream of replies is written by hand: polled by the connection for the next reply, it polls the proxy's messages and the
 //! decision in turn. There is no task and no channel for a request. When the proxy resets the stream, which is how Envoy
 //! ends every one, all of it is dropped, and the drop of the [`Exchange`] is the end of the request.
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::time::{Instant, Sleep};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::body_router::BodyRouter;
 use super::exchange::Exchange;
@@ -44,7 +44,7 @@ enum Stage {
 }
 
 /// One stream.
-pub struct Session<S = Streaming<ProcessingRequest>> {
+pub(super) struct Session<S> {
     inbound: S,
     role: Role,
     machine: Machine,
@@ -194,6 +194,17 @@ where
                 return Poll::Ready(None);
             }
             if self.poll_decision(cx) {
+                continue;
+            }
+            if let Stage::Answering(exchange) = &mut self.stage
+                && let Poll::Ready(answer) = exchange.poll_evicted(cx)
+            {
+                self.stage = Stage::Done;
+                if !self.machine.interrupt(answer) {
+                    self.ended = true;
+                    let status = Status::resource_exhausted("the request was evicted");
+                    return Poll::Ready(Some(Err(status)));
+                }
                 continue;
             }
             match self.poll_message(cx) {

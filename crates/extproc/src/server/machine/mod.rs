@@ -306,6 +306,17 @@ impl Machine {
         }
     }
 
+    /// The request must end although it runs. Says whether this answer still reaches the client; else the stream must
+    /// end with an error, which ends the answer that is under way.
+    pub fn interrupt(&mut self, answer: ImmediateResponse) -> bool {
+        let early = self.stage == Stage::Through && !self.answer_head_seen;
+        if early {
+            self.say(reply::immediate(answer));
+        }
+        self.stage = Stage::Over;
+        early
+    }
+
     fn say(&mut self, reply: ProcessingResponse) {
         if !self.observing {
             self.out.push_back(reply);

@@ -361,6 +361,25 @@ fn a_refusal_is_the_last_word() {
 }
 
 #[test]
+fn a_request_that_must_end_is_answered_while_it_can_be() {
+    let duplex = BodySendMode::FullDuplexStreamed;
+    for (messages, answered) in [
+        (vec![with_modes(duplex, duplex, true)], true),
+        (
+            vec![with_modes(duplex, duplex, true), answer_head(false)],
+            false,
+        ),
+    ] {
+        let mut machine = Machine::new(LIMIT);
+        let _ = run(&mut machine, messages, picked);
+        assert_eq!(machine.interrupt(ImmediateResponse::default()), answered);
+        let reply = machine.reply().map(|reply| word(&reply));
+        assert_eq!(reply.as_deref(), answered.then_some("immediate"));
+        assert!(machine.is_over());
+    }
+}
+
+#[test]
 fn a_body_over_the_limit_is_not_held() {
     for pieces in [
         vec![LIMIT + 1],
