@@ -8,8 +8,9 @@ use std::time::Duration;
 use common::prompt;
 use proptest::prelude::*;
 use scheduling::{
-    AdapterKey, Candidates, Config, Decision, EndpointId, EndpointProfile, Event, FailureKind,
-    FlowControl, Health, Load, PolicyKind, Pool, Probe, Request, RequestKind, Ticket, Time, Usage,
+    AdapterKey, Band, Candidates, Config, Decision, EndpointId, EndpointProfile, Event,
+    FailureKind, Fairness, FlowControl, Health, Load, PolicyKind, Pool, Probe, Request,
+    RequestKind, Ticket, Time, Usage,
 };
 
 #[derive(Clone, Debug)]
@@ -118,6 +119,7 @@ struct World {
     requests: BTreeMap<Ticket, Request>,
     undecided: BTreeSet<Ticket>,
     flights: Vec<(Ticket, EndpointId)>,
+    evicted: BTreeSet<Ticket>,
     log: Vec<String>,
 }
 
@@ -129,6 +131,27 @@ impl World {
                 max_requests: 8,
                 request_ttl: Duration::from_secs(20),
                 starvation_bound: Duration::from_secs(2),
+                evict_running: seed.is_multiple_of(2),
+                fairness: [Fairness::Deficit, Fairness::RoundRobin, Fairness::Strict]
+                    [(seed % 3) as usize],
+                bands: BTreeMap::from([
+                    (
+                        2,
+                        Band {
+                            max_requests: Some(3),
+                            max_bytes: Some(500),
+                            ttl: Some(Duration::from_secs(7)),
+                            ..Band::default()
+                        },
+                    ),
+                    (
+                        -1,
+                        Band {
+                            ceiling: Some(0.7),
+                            ..Band::default()
+                        },
+                    ),
+                ]),
                 ..FlowControl::default()
             },
             index_blocks: 600,
@@ -142,6 +165,7 @@ impl World {
             requests: BTreeMap::new(),
             undecided: BTreeSet::new(),
             flights: Vec::new(),
+            evicted: BTreeSet::new(),
             log: Vec::new(),
         }
     }
@@ -330,6 +354,8 @@ impl World {
             explain: it.explain,
             streams: it.streams,
             max_output_tokens: it.opaque.then_some(5),
+            bytes: own as u64 * 3,
+            due: (own % 5 == 0).then_some(self.now + Duration::from_secs(3)),
             ..prompt(common, shared, private, own)
         };
         let ticket = self.pool.arrive(self.now, request.clone());
@@ -352,6 +378,10 @@ impl World {
         while let Some(decision) = self.pool.next(now) {
             self.log.push(format!("{decision:?}"));
             let ticket = decision.ticket();
+            if let Decision::Evict { .. } = decision {
+                self.check_eviction(ticket);
+                continue;
+            }
             assert!(
                 self.undecided.remove(&ticket),
                 "one decision for each ticket: {ticket:?}"
@@ -410,6 +440,19 @@ impl World {
         if !stats.saturated && stats.ready > 0 {
             let shed = |ticket: &Ticket| self.requests[ticket].priority < 0;
             assert!(self.undecided.iter().filter(|ticket| shed(ticket)).count() <= 8);
+        }
+    }
+
+    /// Only what runs may be ended, if it may be shed, and once.
+    fn check_eviction(&mut self, ticket: Ticket) {
+        let at = self.flights.iter().position(|(it, _)| *it == ticket);
+        let at = at.expect("an eviction follows a dispatch");
+        assert!(self.requests[&ticket].priority < 0);
+        assert!(self.evicted.insert(ticket), "once");
+        // Some hosts are slow to end it.
+        if !ticket.get().is_multiple_of(3) {
+            self.flights.swap_remove(at);
+            self.observe(Event::Abandoned { ticket });
         }
     }
 

@@ -83,7 +83,7 @@ pub(crate) struct Lane {
     tickets: BTreeSet<Ticket>,
     pub(crate) bytes: u64,
     pub(crate) seconds: f64,
-    /// What the flow served least was served.
+    /// No flow that waits was served less.
     floor: u64,
 }
 
@@ -188,17 +188,18 @@ impl Lane {
         let cost = self.cost(tokens);
         self.unturn(flow);
         let it = self.flows.entry(flow).or_default();
-        it.served = it.served.max(self.floor).saturating_add(cost);
+        it.served = it.served.saturating_add(cost);
         self.turn(flow);
         self.floor = self.level();
     }
 
-    /// What the flow that waits and was served least was served.
+    /// What the flow that waits and was served least was served, to a quantum.
     fn level(&self) -> u64 {
-        let first = self.turns.first();
-        let served = first
-            .and_then(|(_, spot)| self.flows.get(&spot.flow))
-            .map_or(0, |flow| flow.served);
+        let round = self.turns.first().map_or(0, |(round, _)| *round);
+        let served = match self.rules.fairness {
+            Fairness::Deficit => round * QUANTUM,
+            Fairness::RoundRobin | Fairness::Strict => round,
+        };
         self.floor.max(served)
     }
 

@@ -128,3 +128,58 @@ fn one_dispatch_in_eight_is_for_the_aged() {
     }
     assert_eq!(aged, 10);
 }
+
+#[test]
+fn memory_of_flows_is_bounded() {
+    let settings = FlowControl::default();
+    let mut queue = Queue::default();
+    queue.push(waiting(0, 0, 1, 1.0, 0.0), &settings);
+    for number in 1..5000 {
+        queue.push(waiting(number, 0, number + 1, 1.0, 0.0), &settings);
+        queue.dispatched(Ticket(number), 20_000);
+    }
+    let remembered = queue.lane(0).map_or(0, lane::Lane::remembered);
+    assert!(remembered < 600, "{remembered}");
+    assert_eq!(walk(&queue), [0]);
+}
+
+#[test]
+fn who_was_away_has_earned_nothing_and_owes_what_it_took() {
+    let settings = FlowControl::default();
+    let mut queue = Queue::default();
+    // Flow 1 takes a lot while flow 2 waits once and goes.
+    for number in 0..10 {
+        queue.push(waiting(number, 0, 1, 1.0, 0.0), &settings);
+    }
+    for number in 0..8 {
+        queue.dispatched(Ticket(number), 10_000);
+    }
+    queue.push(waiting(20, 0, 2, 1.0, 5.0), &settings);
+    queue.push(waiting(21, 0, 2, 1.0, 5.0), &settings);
+    // Level with flow 1, and not eight requests ahead of it.
+    assert_eq!(walk(&queue), [8, 20, 9, 21]);
+    queue.dispatched(Ticket(20), 90_000);
+    queue.dispatched(Ticket(21), 10_000);
+    queue.push(waiting(22, 0, 2, 0.1, 6.0), &settings);
+    assert_eq!(walk(&queue), [8, 9, 22], "what it took is remembered");
+}
+
+#[test]
+fn the_pace_of_a_saturated_pool_is_learned() {
+    let mut drain = Drain::default();
+    assert_eq!(drain.rate(4), 4.0, "the prior");
+    let mut now = 0.0;
+    drain.saturated(Time::ZERO, true);
+    for _ in 0..300 {
+        now += 1.0;
+        drain.pass(Time::from_secs_f64(now));
+        drain.dispatched(0.5);
+    }
+    assert!((0.5..1.1).contains(&drain.rate(4)), "{}", drain.rate(4));
+    // What goes while nothing has to wait says nothing about the pace.
+    let rate = drain.rate(4);
+    drain.saturated(Time::from_secs_f64(now), false);
+    drain.dispatched(1000.0);
+    drain.pass(Time::from_secs_f64(now + 1000.0));
+    assert_eq!(drain.rate(4), rate);
+}

@@ -149,24 +149,10 @@ impl Pool {
             return Verdict::Go(Box::new(choice));
         }
 
-        let held_back = !by_load && self.held_back(now, request.priority);
-        let any_open = by_load || (!held_back && facts.iter().any(|it| it.open));
-        if !any_open && sheddable(request.priority) {
-            return Verdict::Reject(RejectReason::SheddableSaturated);
-        }
-        // What is before one that waits already is known to its endpoints as claims.
-        let before = if any_open || self.queue.get(waiting.ticket).is_some() {
-            0.0
-        } else {
-            self.before(now, request)
-        };
-        if let Some(verdict) = miss(&situation, before, by_load, ranking) {
+        if let Some(verdict) = self.turned_back(waiting, &situation, by_load, ranking) {
             return verdict;
         }
         let queues = self.config.flow.admission == Admission::Queue;
-        if held_back && queues {
-            return Verdict::Wait(Hold::least(&situation));
-        }
         let preferred = request
             .preferred
             .and_then(|id| facts.iter().position(|it| it.endpoint == id));
@@ -188,6 +174,34 @@ impl Pool {
             choice.explanation = Some(self.explain(&situation, ranking, policy, first));
         }
         Verdict::Go(Box::new(choice))
+    }
+
+    /// Whether its class or its deadline keep it from going, wherever that would be.
+    fn turned_back(
+        &self,
+        waiting: &Waiting,
+        situation: &Situation<'_>,
+        by_load: bool,
+        ranking: &mut Ranking,
+    ) -> Option<Verdict> {
+        let (now, request) = (situation.now, situation.request);
+        let held_back = !by_load && self.held_back(now, request.priority);
+        let open = situation.candidates.iter().any(|it| it.open);
+        let any_open = by_load || (!held_back && open);
+        if !any_open && sheddable(request.priority) {
+            return Some(Verdict::Reject(RejectReason::SheddableSaturated));
+        }
+        // What is before one that waits already is known to its endpoints as claims.
+        let before = if any_open || self.queue.get(waiting.ticket).is_some() {
+            0.0
+        } else {
+            self.before(now, request)
+        };
+        if let Some(verdict) = miss(situation, before, by_load, ranking) {
+            return Some(verdict);
+        }
+        let waits = held_back && self.config.flow.admission == Admission::Queue;
+        waits.then(|| Verdict::Wait(Hold::least(situation)))
     }
 
     /// The best tier that has a candidate.
