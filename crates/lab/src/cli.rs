@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+mod bounds;
 mod goals;
 mod replay;
 
@@ -12,13 +13,15 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use parking_lot::Mutex;
 
+use crate::bound::Capacities;
 use crate::compare::{
     BOUNDS, Builtin, Catalog as _, Cell, CellResult, Manifest, Plan, Progress, Results,
-    SHARE_AT_ONCE, bound_p90, compare, put, write_jobs,
+    SHARE_AT_ONCE, compare, put, write_jobs,
 };
-use crate::fleet::Adjustment;
+use crate::fleet::{Adjustment, Belief};
+use crate::goals::Outcome;
 use crate::stats::Slo;
-use crate::{bound, report, workload};
+use crate::{Weather, calibrate, report, workload};
 
 /// Fleets in virtual time: policies side by side, bounds, reports.
 #[derive(Debug, Subcommand)]
@@ -27,8 +30,10 @@ pub enum LabCommand {
     Run(RunArgs),
     /// Run policies on workloads at loads with seeds, and write results and a report.
     Compare(CompareArgs),
-    /// What a pooled server would reach, and the load up to which its p90 stays within a limit.
+    /// What no placement beats, or hardly: a pooled server, shared caches, a capacity program, foresight.
     Bound(BoundArgs),
+    /// Check simulated engines against published measurements.
+    Calibrate(CalibrateArgs),
     /// Measure and judge all goals of placement; prints the table.
     Goals(GoalsArgs),
     /// Run a recording of a gateway again: are the decisions the same, and what would other policies have done?
@@ -82,9 +87,13 @@ pub struct Conditions {
     /// Seconds at most to wait for answers at the end.
     #[arg(long, default_value_t = 600.0)]
     drain: f64,
-    /// Step times told to policies by the true ones; 0 tells the product's pool nothing.
-    #[arg(long, default_value_t = 1.0)]
-    knowledge: f64,
+    /// By how much policies are mistaken about step times: a factor (1.3), factors by constant (a=1.3,q=.7), or 0 for the
+    /// product's pool knowing nothing.
+    #[arg(long, default_value = "1", value_parser = Belief::parse)]
+    knowledge: Belief,
+    /// What goes wrong: a preset of `lab list`, or switches as loss=3@200,join=3@300,freeze@100-200,jitter=.5.
+    #[arg(long, default_value = "")]
+    weather: String,
     /// Objective for the time to first token, s.
     #[arg(long, default_value_t = 2.0)]
     slo_ttft: f64,
@@ -126,6 +135,12 @@ pub struct CompareArgs {
     /// Loads, joined by commas; each workload's own if not given.
     #[arg(long, value_delimiter = ',')]
     loads: Vec<f64>,
+    /// Loads as shares of the bound's capacity, joined by commas, instead of --loads; takes a search for each workload.
+    #[arg(long, value_delimiter = ',', conflicts_with = "loads")]
+    shares: Vec<f64>,
+    /// File that keeps capacities that were found.
+    #[arg(long, requires = "shares")]
+    capacities: Option<PathBuf>,
     /// Seeds, joined by commas; ranges as 1-5.
     #[arg(long, value_delimiter = ',', default_value = "1-5", value_parser = seeds)]
     seeds: Vec<Seeds>,
@@ -153,14 +168,25 @@ pub struct BoundArgs {
     /// Seeds, joined by commas; ranges as 1-5.
     #[arg(long, value_delimiter = ',', default_value = "1-5", value_parser = seeds)]
     seeds: Vec<Seeds>,
-    /// Also seek the load up to which the bound's p90 stays within --slo-ttft, between these two, as LOW,HIGH.
-    #[arg(long, value_delimiter = ',', num_args = 1)]
-    capacity: Vec<f64>,
+    /// Also seek the load up to which the bound's p90 stays within --slo-ttft.
+    #[arg(long)]
+    capacity: bool,
+    /// Also place the first so many jobs by trying all engines with knowledge of the future (bound D); slow.
+    #[arg(long, value_name = "JOBS")]
+    rollout: Option<usize>,
     /// Folder for results.json and summary.csv.
     #[arg(long)]
     out: Option<PathBuf>,
     #[command(flatten)]
     conditions: Conditions,
+}
+
+/// The calibration.
+#[derive(Debug, Args)]
+pub struct CalibrateArgs {
+    /// Leave out what takes whole fleets: seconds instead of minutes.
+    #[arg(long)]
+    quick: bool,
 }
 
 /// The goals.
@@ -217,8 +243,11 @@ pub struct ReplayArgs {
 /// The report.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// Folder that `compare` wrote.
+    /// Folder that `compare` or `goals` wrote.
     folder: PathBuf,
+    /// Also write the figure of all cells to this SVG file.
+    #[arg(long, value_name = "SVG")]
+    overview: Option<PathBuf>,
     /// The page; report.html in the folder if not given.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -263,6 +292,7 @@ impl Conditions {
             warmup: self.warmup,
             drain: self.drain,
             knowledge: self.knowledge,
+            weather: self.weather.clone(),
             slo: Slo {
                 ttft: self.slo_ttft,
                 tpot: self.slo_tpot,
@@ -294,11 +324,19 @@ pub fn main(command: LabCommand) -> anyhow::Result<()> {
         LabCommand::Run(args) => run(&args),
         LabCommand::Compare(args) => compare_all(args),
         LabCommand::Bound(args) => bounds(&args),
+        LabCommand::Calibrate(args) => calibrate(&args),
         LabCommand::Goals(args) => goals::run(&args),
         LabCommand::Replay(args) => replay::run(&args),
         LabCommand::Report(args) => {
-            let results = Results::read(&args.folder)?;
             let path = args.out.unwrap_or_else(|| args.folder.join("report.html"));
+            let results = Results::read(&args.folder)?;
+            if let Some(path) = args.overview {
+                put(&path, report::overview(&results).as_bytes())?;
+            }
+            if args.folder.join("goals.json").is_file() {
+                let outcome = Outcome::read(&args.folder)?;
+                return Ok(put(&path, report::goals_page(&outcome).as_bytes())?);
+            }
             write_report(&results, &path)
         }
         LabCommand::List => list(),
@@ -358,6 +396,10 @@ fn compare_all(args: CompareArgs) -> anyhow::Result<()> {
     if plan.policies.is_empty() {
         plan.policies = Builtin::policies().map(str::to_owned).collect();
     }
+    if !args.shares.is_empty() {
+        let catalog = args.conditions.catalog();
+        plan.places = places(&plan, &catalog, args.capacities, &args.shares)?;
+    }
     let results = compare(
         &plan,
         &args.conditions.catalog(),
@@ -371,10 +413,9 @@ fn compare_all(args: CompareArgs) -> anyhow::Result<()> {
 
 fn bounds(args: &BoundArgs) -> anyhow::Result<()> {
     let workloads = vec![args.workload.clone()];
-    let seeds = flat(&args.seeds);
     let mut plan = args
         .conditions
-        .plan(workloads, args.loads.clone(), seeds.clone());
+        .plan(workloads, args.loads.clone(), flat(&args.seeds));
     plan.bound = true;
     let catalog = args.conditions.catalog();
     let results = compare(&plan, &catalog, threads(None), &show(&Mutex::new(0)))?;
@@ -382,17 +423,25 @@ fn bounds(args: &BoundArgs) -> anyhow::Result<()> {
     if let Some(folder) = &args.out {
         results.write(folder)?;
     }
-    if let [low, high] = args.capacity[..] {
-        let seed = seeds.first().copied().unwrap_or(1);
-        let load = bound::capacity([low, high], 7, plan.slo.ttft, |load| {
-            bound_p90(&plan, &catalog, &args.workload, load, seed)
-        })?;
-        print(&format!(
-            "\ncapacity of the bound, p90 of the time to first token within {} s: load {load:.3}\n",
-            plan.slo.ttft
-        ))?;
+    bounds::rest(args, &plan, &catalog)
+}
+
+/// Each workload at each share of what the bound can carry.
+fn places(
+    plan: &Plan,
+    catalog: &Builtin,
+    file: Option<PathBuf>,
+    shares: &[f64],
+) -> anyhow::Result<Vec<(String, f64)>> {
+    let capacities = Capacities::new(file)?;
+    let mut places = Vec::new();
+    for workload in &plan.workloads {
+        for &share in shares {
+            let load = capacities.load(plan, catalog, workload, share)?;
+            places.push((workload.clone(), load));
+        }
     }
-    Ok(())
+    Ok(places)
 }
 
 /// As many threads as asked for, else as there are cores.
@@ -419,6 +468,15 @@ fn show(width: &Mutex<usize>) -> impl Fn(Progress<'_>) + Sync {
     }
 }
 
+/// Fails when a gate does not hold.
+fn calibrate(args: &CalibrateArgs) -> anyhow::Result<()> {
+    let gates = calibrate::calibrate(args.quick);
+    print(&calibrate::table(&gates))?;
+    let failed = gates.iter().filter(|it| !it.pass).count();
+    anyhow::ensure!(failed == 0, "{failed} of {} gates do not hold", gates.len());
+    Ok(())
+}
+
 fn list() -> anyhow::Result<()> {
     let mut text = String::from("policies:\n");
     for name in Builtin::policies() {
@@ -435,6 +493,10 @@ fn list() -> anyhow::Result<()> {
             "  {:<24} {} (load: {}, {:?})",
             entry.name, entry.description, entry.unit, entry.loads
         );
+    }
+    text.push_str("weather (--weather):\n");
+    for (name, switches, about) in Weather::PRESETS {
+        let _ = writeln!(text, "  {name:<24} {about} ({switches})");
     }
     print(&text)
 }

@@ -16,10 +16,10 @@ pub use results::{CellResult, Constants, Manifest, Moment, Results, WorkloadNote
 pub(crate) use results::{put, write_jobs};
 
 use crate::bound::{self, Order};
-use crate::fleet::Adjustment;
+use crate::fleet::{Adjustment, Belief};
 use crate::product::Knowledge;
-use crate::stats::{Slo, Summary};
-use crate::{Dispatcher, LabError, RunConfig, RunOutcome, Scrape, Sharing, fleet, parallel, run};
+use crate::stats::Slo;
+use crate::{Dispatcher, LabError, RunConfig, RunOutcome, Scrape, Sharing, Weather, parallel, run};
 
 /// Names of the pooled server's rows among the policies.
 pub const BOUNDS: [(&str, Order); 2] = [("bound-fcfs", Order::Fcfs), ("bound-sjf", Order::Sjf)];
@@ -43,6 +43,9 @@ pub struct Plan {
     pub workloads: Vec<String>,
     /// Loads, in the unit of each workload; none means each workload's own.
     pub loads: Vec<f64>,
+    /// Workloads with a load each, instead of all workloads at all loads.
+    #[serde(default)]
+    pub places: Vec<(String, f64)>,
     /// Seeds.
     pub seeds: Vec<u64>,
     /// Whether the pooled server runs too.
@@ -69,8 +72,11 @@ pub struct Plan {
     pub warmup: Option<f64>,
     /// Seconds to wait for answers at the end.
     pub drain: f64,
-    /// What policies that know step times are told, by the true ones: 1 is exact, 0 tells the product nothing.
-    pub knowledge: f64,
+    /// By how much policies that know step times are mistaken; a factor of 0 tells the product nothing.
+    pub knowledge: Belief,
+    /// What goes wrong for policies, see [`Weather::parse`]; bounds run in calm.
+    #[serde(default)]
+    pub weather: String,
     /// What counts as served well.
     pub slo: Slo,
 }
@@ -85,6 +91,7 @@ impl Default for Plan {
             policies: Vec::new(),
             workloads: Vec::new(),
             loads: Vec::new(),
+            places: Vec::new(),
             seeds: (1..=5).collect(),
             bound: true,
             network_delay: usual.network_delay,
@@ -97,7 +104,8 @@ impl Default for Plan {
             horizon: None,
             warmup: None,
             drain: usual.drain,
-            knowledge: 1.0,
+            knowledge: Belief::default(),
+            weather: String::new(),
             slo: Slo::default(),
         }
     }
@@ -138,21 +146,32 @@ impl Plan {
         let bounds = BOUNDS.iter().map(|(name, _)| (*name).to_owned());
         let bounds: Vec<String> = bounds.filter(|_| self.bound).collect();
         let mut cells = Vec::new();
-        for workload in &self.workloads {
-            let setting = catalog.setting(workload, self.fleet.as_deref())?;
-            let own = self.loads.is_empty();
-            for &load in if own { &setting.loads } else { &self.loads } {
-                for policy in bounds.iter().chain(&self.policies) {
-                    cells.extend(self.seeds.iter().map(|&seed| Cell {
-                        policy: policy.clone(),
-                        workload: workload.clone(),
-                        load,
-                        seed,
-                    }));
-                }
+        for (workload, load) in self.points(catalog)? {
+            for policy in bounds.iter().chain(&self.policies) {
+                cells.extend(self.seeds.iter().map(|&seed| Cell {
+                    policy: policy.clone(),
+                    workload: workload.clone(),
+                    load,
+                    seed,
+                }));
             }
         }
         Ok(cells)
+    }
+
+    /// The workloads and their loads.
+    fn points(&self, catalog: &dyn Catalog) -> Result<Vec<(String, f64)>, LabError> {
+        if !self.places.is_empty() {
+            return Ok(self.places.clone());
+        }
+        let mut points = Vec::new();
+        for workload in &self.workloads {
+            let setting = catalog.setting(workload, self.fleet.as_deref())?;
+            let own = self.loads.is_empty();
+            let loads = if own { &setting.loads } else { &self.loads };
+            points.extend(loads.iter().map(|load| (workload.clone(), *load)));
+        }
+        Ok(points)
     }
 
     /// A workload's circumstances, with what this plan changes of the engines.
@@ -178,7 +197,7 @@ impl Plan {
             self.drain,
             self.share_period,
             self.share_at_once,
-            self.knowledge,
+            self.knowledge.factor,
             self.warmup.unwrap_or(0.0),
             self.horizon.unwrap_or(0.0),
         ];
@@ -226,6 +245,7 @@ impl Plan {
             horizon,
             warmup,
             drain: self.drain,
+            weather: Weather::parse(&self.weather)?,
             ..RunConfig::new(setting.engines, seed)
         })
     }
@@ -240,8 +260,14 @@ impl Plan {
         let workload = catalog.workload(&cell.workload, cell.load, cell.seed, span)?;
         let order = BOUNDS.iter().find(|(name, _)| *name == cell.policy);
         let mut outcome = match order {
-            Some((_, order)) => bound::pooled(&config, workload, *order)
-                .ok_or(LabError::Plan("the fleet has no engines"))?,
+            Some((_, order)) => {
+                let calm = RunConfig {
+                    weather: Weather::default(),
+                    ..config
+                };
+                bound::pooled(&calm, workload, *order)
+                    .ok_or(LabError::Plan("the fleet has no engines"))?
+            }
             None => {
                 let dispatchers = self.dispatchers(catalog, cell, &config)?;
                 run(config, workload, dispatchers)
@@ -259,12 +285,12 @@ impl Plan {
         cell: &Cell,
         config: &RunConfig,
     ) -> Result<Vec<Box<dyn Dispatcher>>, LabError> {
-        let (knowledge, factor) = if self.knowledge > 0.0 {
+        let (knowledge, belief) = if self.knowledge.factor > 0.0 {
             (Knowledge::Given, self.knowledge)
         } else {
-            (Knowledge::Nothing, 1.0)
+            (Knowledge::Nothing, Belief::default())
         };
-        let engines = fleet::believed(&config.engines, factor);
+        let engines = belief.of(&config.engines);
         let one = |gateway: u64| {
             // Policies that draw lots must not draw the same ones in each gateway.
             let seed = cell.seed.wrapping_mul(1_000_003).wrapping_add(gateway);
@@ -315,31 +341,6 @@ pub fn compare(
         manifest,
         cells: results,
     })
-}
-
-/// The seconds to first token, at a quantile of the pooled server's better order.
-///
-/// # Errors
-/// As [`Plan::run`].
-pub fn bound_p90(
-    plan: &Plan,
-    catalog: &dyn Catalog,
-    workload: &str,
-    load: f64,
-    seed: u64,
-) -> Result<f64, LabError> {
-    let mut least = f64::INFINITY;
-    for (name, _) in BOUNDS {
-        let cell = Cell {
-            policy: name.to_owned(),
-            workload: workload.to_owned(),
-            load,
-            seed,
-        };
-        let outcome = plan.run(catalog, &cell)?;
-        least = least.min(Summary::of(&outcome, plan.slo).ttft.p90);
-    }
-    Ok(least)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ mod cells;
 mod decision;
 mod desk;
 mod judge;
-mod text;
+pub(crate) mod text;
 mod verdict;
 
 use std::path::{Path, PathBuf};

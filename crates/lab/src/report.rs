@@ -5,12 +5,14 @@
 //! cell, and the course of the KV caches over time. At the end the manifest: all settings, seeds, constants and their
 //! sources. No script, no font and no picture is loaded from anywhere.
 
+mod dots;
+mod goals;
 mod groups;
 mod page;
 mod svg;
 
 pub use groups::{Group, Row, groups};
-pub use page::page;
+pub use page::{goals_page, overview, page};
 
 use std::fmt::Write as _;
 

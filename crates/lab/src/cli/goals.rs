@@ -6,7 +6,9 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::{GoalsArgs, print, threads};
+use crate::compare::put;
 use crate::goals::{self, Options, Outcome, Step};
+use crate::report;
 
 /// Goals that are far from their limits, or that no noise touches: what `--gate` looks at, with this much room.
 const GATES: [&str; 2] = ["A1", "G7"];
@@ -26,6 +28,10 @@ pub(super) fn run(args: &GoalsArgs) -> anyhow::Result<()> {
     print(&goals::table(&outcome))?;
     if let Some(folder) = &args.out {
         outcome.write(folder)?;
+        put(
+            &folder.join("report.html"),
+            report::goals_page(&outcome).as_bytes(),
+        )?;
     }
     if args.gate { gate(&outcome) } else { Ok(()) }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use scheduling::PolicyKind;
+use scheduling::{Fairness, PolicyKind};
 use simulator::EngineConfig;
 
 use crate::product::{Knowledge, Product, ProductConfig};
@@ -69,12 +69,20 @@ pub trait Catalog: Sync {
     }
 }
 
+/// The product's pool that lets flows take what they ask for.
+const NO_FAIRNESS: &str = "pointsman-no-fairness";
+
 /// Names of the product's own policies, and what they are.
-const PRODUCT: [(&str, PolicyKind, &str); 4] = [
+const PRODUCT: [(&str, PolicyKind, &str); 5] = [
     (
         "pointsman",
         PolicyKind::ExpectedCost,
         "the product's pool with its default policy, expected cost",
+    ),
+    (
+        NO_FAIRNESS,
+        PolicyKind::ExpectedCost,
+        "the same without fairness between flows",
     ),
     (
         "pool-round-robin",
@@ -204,5 +212,8 @@ pub(crate) fn product(
     let (_, kind, _) = PRODUCT.iter().find(|(known, ..)| *known == name)?;
     let mut config = ProductConfig::new(*kind);
     config.knowledge = knowledge;
+    if name == NO_FAIRNESS {
+        config.pool.flow.fairness = Fairness::Strict;
+    }
     Some(Box::new(Product::new(config, engines, seed)))
 }

@@ -42,6 +42,9 @@ pub struct Moment {
     pub kv_low: f64,
     /// The most of an engine.
     pub kv_high: f64,
+    /// Share of the engines with something to do.
+    #[serde(default)]
+    pub busy: f64,
     /// Requests running in the fleet.
     pub running: f64,
     /// Requests waiting in engines.
@@ -201,6 +204,10 @@ fn course(outcome: &RunOutcome) -> Vec<Moment> {
             kv: mean(&|it| kv(it).iter().sum::<f64>() / it.kv_usage.len().max(1) as f64),
             kv_low: mean(&low),
             kv_high: mean(&high),
+            busy: mean(&|it| {
+                let busy = it.running.iter().filter(|it| **it > 0).count();
+                busy as f64 / it.running.len().max(1) as f64
+            }),
             running: mean(&|it| it.running.iter().sum::<u32>().into()),
             waiting: mean(&|it| it.waiting.iter().sum::<u32>().into()),
             queued: mean(&|it| it.queued.into()),

@@ -34,6 +34,9 @@ pub(super) const FIELD: [&str; 18] = [
 /// The same for the short run.
 const SMALL_FIELD: [&str; 5] = ["round-robin", "least-request", GAIE_LRU, "lmetric", "lpwl"];
 
+/// Seconds of arrivals in the short run, for workloads that do not end by themselves.
+const SHORT: f64 = 240.0;
+
 /// How much is run.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scope {
@@ -84,6 +87,7 @@ impl Scope {
         let mut plan = Plan {
             seeds: self.seeds.clone(),
             drain: 300.0,
+            horizon: self.small.then_some(SHORT),
             ..Plan::default()
         };
         change(&mut plan);
@@ -93,7 +97,7 @@ impl Scope {
     /// Where nobody may be worse than the best published policy: the catalogue's own loads.
     pub(super) fn matrix(&self, catalog: &dyn Catalog) -> Vec<Place> {
         let names: &[&str] = if self.small {
-            &["zipf", "b2b", "lora"]
+            &["zipf", "b2b"]
         } else {
             &[
                 "toolagent-like",

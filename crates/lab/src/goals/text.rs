@@ -31,6 +31,11 @@ pub(crate) fn interval(it: Interval, unit: Unit) -> String {
     }
 }
 
+/// A ratio with its interval.
+pub(crate) fn times(it: Interval) -> String {
+    interval(it, Unit::Times)
+}
+
 /// `<= 1.10x`.
 pub(crate) fn limit(it: &Verdict) -> String {
     match it.limit {

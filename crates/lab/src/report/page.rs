@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
+use super::dots;
 use super::groups::{Group, Row, groups};
-use super::svg::{Chart, Point, Series, escape, short, stroke};
+use super::svg::{Chart, Look, Point, Series, escape, short, stroke};
 use crate::compare::{Moment, Results};
+use crate::goals::Outcome;
 use crate::stats::{Interval, PairedRatio};
 
 const STYLE: &str = "
@@ -14,18 +16,42 @@ body{font:15px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--paper
 h1{font-size:24px;margin:0 0 4px}h2{margin:36px 0 8px;border-top:1px solid var(--line);padding-top:20px}h3{margin:22px 0 6px}
 p,li{color:var(--dim)}.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(380px,1fr));gap:14px}
 svg{width:100%;height:auto}svg text{fill:var(--ink);font:11px system-ui,sans-serif}svg .title{font-weight:600;font-size:12.5px}
-svg .tick{fill:var(--dim)}svg .grid{stroke:var(--line)}
+svg .tick{fill:var(--dim)}svg .grid{stroke:var(--line)}svg .limit{stroke:#c33;stroke-width:1;stroke-dasharray:6 4;fill:none}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;font-size:13px;margin:8px 0}.legend svg{width:30px;height:10px;margin-right:6px}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums;white-space:nowrap}
 th,td{padding:3px 9px;text-align:right;border-bottom:1px solid var(--line)}th:first-child,td:first-child{text-align:left}
 th{color:var(--dim);font-weight:600}td small{color:var(--dim)}tr.bound td{color:var(--dim);font-style:italic}tr.best td{background:var(--mark)}
+table.goals{white-space:normal}table.goals td{text-align:left;vertical-align:top}table.goals th{text-align:left}table.goals td:nth-child(3),table.goals td:nth-child(4),table.goals td:nth-child(5){white-space:nowrap}
+tr.met b{color:#0a7d4f}tr.missed b{color:#c2410c}tr.none b{color:var(--dim)}
 ";
+
+/// Titles of the charts that have an objective; a triangle marks the load at which a line crosses it.
+const TTFT: &str = "time to first token, p90 (s)";
+const TPOT: &str = "time per output token, p90 (s)";
 
 /// The whole page.
 #[must_use]
 pub fn page(results: &Results) -> String {
+    whole(results, None)
+}
+
+/// The page with the goals before everything else.
+#[must_use]
+pub fn goals_page(outcome: &Outcome) -> String {
+    whole(&outcome.results, Some(outcome))
+}
+
+/// The figure of all cells as a file of its own.
+#[must_use]
+pub fn overview(results: &Results) -> String {
     let groups = groups(results);
-    let policies = palette(&groups);
+    let policies = Palette::new(&groups);
+    dots::figure(&groups, OURS, |name| policies.drawn(name), true)
+}
+
+fn whole(results: &Results, outcome: Option<&Outcome>) -> String {
+    let groups = groups(results);
+    let policies = Palette::new(&groups);
     let mut workloads: Vec<&str> = Vec::new();
     for group in &groups {
         if !workloads.contains(&group.workload.as_str()) {
@@ -36,6 +62,15 @@ pub fn page(results: &Results) -> String {
     out.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>Pointsman lab</title>");
     let _ = write!(out, "<style>{STYLE}</style></head><body>");
     head(&mut out, results);
+    if let Some(outcome) = outcome {
+        out.push_str(&super::goals::section(outcome));
+    }
+    if groups.len() > 3 {
+        out.push_str("<h2>All cells</h2>");
+        let figure = dots::figure(&groups, OURS, |name| policies.drawn(name), false);
+        out.push_str(&figure);
+        legend(&mut out, &policies, &groups.iter().collect::<Vec<_>>());
+    }
     for workload in workloads {
         let own: Vec<&Group> = groups.iter().filter(|it| it.workload == workload).collect();
         section(&mut out, results, workload, &own, &policies);
@@ -45,15 +80,67 @@ pub fn page(results: &Results) -> String {
     out
 }
 
-/// All policies in their order; a policy's place is its colour everywhere on the page.
-fn palette(groups: &[Group]) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for row in groups.iter().flat_map(|it| &it.rows) {
-        if !row.is_bound && !names.contains(&row.policy) {
-            names.push(row.policy.clone());
+/// More policies than this are too many for colours: the best, and the simple ones that everybody knows, stand out then.
+const MOST_COLOURS: usize = 7;
+const KNOWN: [&str; 2] = ["round-robin", "gaie-no-hit-lru"];
+const OURS: &str = "pointsman";
+
+/// How each policy looks everywhere on the page.
+struct Palette(Vec<(String, Look)>);
+
+impl Palette {
+    fn new(groups: &[Group]) -> Self {
+        let mut names: Vec<&str> = Vec::new();
+        for row in groups.iter().flat_map(|it| &it.rows) {
+            if !row.is_bound && !names.contains(&row.policy.as_str()) {
+                names.push(&row.policy);
+            }
+        }
+        let many = names.len() > MOST_COLOURS;
+        let best = if many { best(groups) } else { Vec::new() };
+        let mut next = 0;
+        let look = |name: &str| {
+            if name == OURS {
+                return Look::Ours;
+            }
+            if many && !best.contains(&name) && !KNOWN.contains(&name) {
+                return Look::Faint;
+            }
+            next += 1;
+            Look::Colour(next - 1)
+        };
+        let looks: Vec<Look> = names.iter().copied().map(look).collect();
+        Self(names.into_iter().map(str::to_owned).zip(looks).collect())
+    }
+
+    /// How a policy's dots are drawn.
+    fn drawn(&self, policy: &str) -> Look {
+        self.look(policy).unwrap_or(Look::Faint)
+    }
+
+    fn look(&self, policy: &str) -> Option<Look> {
+        let found = self.0.iter().find(|(name, _)| name == policy);
+        found.map(|(_, look)| *look)
+    }
+}
+
+/// The policies that are the best in most groups, ours apart; at most three.
+fn best(groups: &[Group]) -> Vec<&str> {
+    let mut wins: Vec<(&str, usize)> = Vec::new();
+    for group in groups {
+        let others = group
+            .rows
+            .iter()
+            .filter(|it| !it.is_bound && it.policy != OURS);
+        let least = others.min_by(|a, b| a.ttft_p90.median.total_cmp(&b.ttft_p90.median));
+        let Some(row) = least else { continue };
+        match wins.iter_mut().find(|(name, _)| *name == row.policy) {
+            Some((_, count)) => *count += 1,
+            None => wins.push((&row.policy, 1)),
         }
     }
-    names
+    wins.sort_by_key(|it| std::cmp::Reverse(it.1));
+    wins.into_iter().take(3).map(|it| it.0).collect()
 }
 
 fn head(out: &mut String, results: &Results) {
@@ -76,7 +163,7 @@ fn section(
     results: &Results,
     workload: &str,
     groups: &[&Group],
-    policies: &[String],
+    policies: &Palette,
 ) {
     let note = results
         .manifest
@@ -88,10 +175,10 @@ fn section(
     legend(out, policies, groups);
     out.push_str("<div class=\"charts\">");
     type Value = fn(&Row) -> Interval;
-    let charts: [(&str, bool, Value); 6] = [
+    let charts: [(&str, bool, Value); 8] = [
         ("time to first token, p50 (s)", true, |it| it.ttft_p50),
-        ("time to first token, p90 (s)", true, |it| it.ttft_p90),
-        ("time per output token, p90 (s)", true, |it| it.tpot_p90),
+        (TTFT, true, |it| it.ttft_p90),
+        (TPOT, true, |it| it.tpot_p90),
         ("end to end, p90 (s)", true, |it| it.e2e_p90),
         ("share of prompt tokens found cached", false, |it| {
             it.hit_ratio
@@ -99,12 +186,22 @@ fn section(
         ("share of jobs within the objective", false, |it| {
             it.slo_share
         }),
+        ("fairness: Jain's index over tenants", false, |it| {
+            it.jain_flows
+        }),
+        ("busy share of the engines", false, |it| it.utilisation),
     ];
+    let slo = results.manifest.plan.slo;
     for (title, log_y, value) in charts {
         let chart = Chart {
             title: title.to_owned(),
             x_label: unit.to_owned(),
             log_y,
+            limit: match title {
+                TTFT => Some(slo.ttft),
+                TPOT => Some(slo.tpot),
+                _ => None,
+            },
             series: over_load(groups, policies, value),
         };
         out.push_str(&chart.svg());
@@ -118,27 +215,36 @@ fn section(
     }
 }
 
-fn legend(out: &mut String, policies: &[String], groups: &[&Group]) {
+fn legend(out: &mut String, policies: &Palette, groups: &[&Group]) {
     out.push_str("<div class=\"legend\">");
-    let mut entry = |name: &str, colour| {
+    let mut entry = |name: &str, look| {
         let _ = write!(
             out,
-            "<span><svg viewBox=\"0 0 30 10\"><path fill=\"none\" stroke-width=\"2.5\" {} d=\"M0 5H30\"/></svg>{}</span>",
-            stroke(colour),
+            "<span><svg viewBox=\"0 0 30 10\"><path fill=\"none\" {} d=\"M0 5H30\"/></svg>{}</span>",
+            stroke(look),
             escape(name)
         );
     };
-    for (place, name) in policies.iter().enumerate() {
-        entry(name, Some(place));
+    let here = |name: &str| {
+        let mut rows = groups.iter().flat_map(|it| &it.rows);
+        rows.any(|row| row.policy == name)
+    };
+    let shown = policies.0.iter().filter(|(name, _)| here(name));
+    for (name, look) in shown.clone().filter(|it| it.1 != Look::Faint) {
+        entry(name, *look);
+    }
+    let faint = shown.filter(|it| it.1 == Look::Faint).count();
+    if faint > 0 {
+        entry(&format!("{faint} more published policies"), Look::Faint);
     }
     let rows = groups.first().map_or(&[][..], |it| &it.rows);
     if rows.iter().any(|row| row.is_bound) {
-        entry("bound: one pooled server", None);
+        entry("bound: one pooled server", Look::Bound);
     }
     out.push_str("</div>");
 }
 
-fn over_load(groups: &[&Group], policies: &[String], value: fn(&Row) -> Interval) -> Vec<Series> {
+fn over_load(groups: &[&Group], policies: &Palette, value: fn(&Row) -> Interval) -> Vec<Series> {
     let mut series: Vec<Series> = Vec::new();
     for group in groups {
         for row in &group.rows {
@@ -154,7 +260,7 @@ fn over_load(groups: &[&Group], policies: &[String], value: fn(&Row) -> Interval
                 None => series.push(Series {
                     name: row.policy.clone(),
                     points: vec![point],
-                    colour: policies.iter().position(|it| *it == row.policy),
+                    look: policies.look(&row.policy).unwrap_or(Look::Bound),
                 }),
             }
         }
@@ -232,14 +338,15 @@ fn ratio(it: Option<PairedRatio>) -> String {
 }
 
 /// How the run of the first seed went at a load: KV use, its spread, and what waits.
-fn courses(out: &mut String, results: &Results, group: &Group, policies: &[String]) {
+fn courses(out: &mut String, results: &Results, group: &Group, policies: &Palette) {
     let _ = write!(
         out,
         "<h3>over time at load {}, first seed</h3><div class=\"charts\">",
         short(group.load)
     );
     type Value = fn(&Moment) -> f64;
-    let charts: [(&str, Value); 3] = [
+    let charts: [(&str, Value); 4] = [
+        ("share of engines at work", |it| it.busy),
         ("KV space in use, mean of engines", |it| it.kv),
         ("KV space in use, fullest less emptiest engine", |it| {
             it.kv_high - it.kv_low
@@ -252,17 +359,18 @@ fn courses(out: &mut String, results: &Results, group: &Group, policies: &[Strin
         let series = results.cells.iter().filter_map(|cell| {
             let it = &cell.summary;
             let here = it.workload == group.workload && it.load == group.load;
-            let colour = policies.iter().position(|name| *name == it.policy)?;
+            let look = policies.look(&it.policy)?;
             (here && !cell.timeline.is_empty()).then(|| Series {
                 name: it.policy.clone(),
                 points: cell.timeline.iter().map(|at| moment(at, value)).collect(),
-                colour: Some(colour),
+                look,
             })
         });
         let chart = Chart {
             title: title.to_owned(),
             x_label: "virtual seconds".to_owned(),
             log_y: false,
+            limit: None,
             series: series.collect(),
         };
         out.push_str(&chart.svg());

@@ -10,9 +10,10 @@ const TOP: f64 = 26.0;
 const BOTTOM: f64 = 40.0;
 
 /// Colours that people with colour blindness can tell apart (Okabe and Ito), then the same dashed.
-const COLOURS: [&str; 7] = [
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d1f",
+const COLOURS: [&str; 6] = [
+    "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d1f",
 ];
+const OURS: &str = "#0072b2";
 
 /// A point and its interval.
 #[derive(Debug, Clone, Copy)]
@@ -28,8 +29,21 @@ pub(super) struct Point {
 pub(super) struct Series {
     pub(super) name: String,
     pub(super) points: Vec<Point>,
-    /// Its place in the palette; `None` for bounds, which are grey.
-    pub(super) colour: Option<usize>,
+    /// How it is drawn.
+    pub(super) look: Look,
+}
+
+/// How a line is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// What the page is about.
+    Ours,
+    /// By its place in the palette.
+    Colour(usize),
+    /// One of many that are only background.
+    Faint,
+    /// Not a policy.
+    Bound,
 }
 
 /// One chart.
@@ -38,20 +52,27 @@ pub(super) struct Chart {
     pub(super) title: String,
     pub(super) x_label: String,
     pub(super) log_y: bool,
+    /// A value not to be exceeded: a line, and a mark where a series that is not faint crosses it.
+    pub(super) limit: Option<f64>,
     pub(super) series: Vec<Series>,
 }
 
-/// How the line of a palette place is drawn: stroke attributes.
-pub(super) fn stroke(colour: Option<usize>) -> String {
-    let Some(place) = colour else {
-        return "stroke=\"#888\" stroke-dasharray=\"2 3\"".to_owned();
-    };
-    let dash = match place / COLOURS.len() {
-        0 => "",
-        1 => " stroke-dasharray=\"7 3\"",
-        _ => " stroke-dasharray=\"2 2\"",
-    };
-    format!("stroke=\"{}\"{dash}", COLOURS[place % COLOURS.len()])
+/// Stroke attributes.
+pub(super) fn stroke(look: Look) -> String {
+    match look {
+        Look::Ours => format!("stroke=\"{OURS}\" stroke-width=\"3\""),
+        Look::Bound => "stroke=\"#888\" stroke-width=\"1.6\" stroke-dasharray=\"2 3\"".to_owned(),
+        Look::Faint => "stroke=\"#999\" stroke-width=\"1\" stroke-opacity=\".4\"".to_owned(),
+        Look::Colour(place) => {
+            let dash = match place / COLOURS.len() {
+                0 => "",
+                1 => " stroke-dasharray=\"7 3\"",
+                _ => " stroke-dasharray=\"2 2\"",
+            };
+            let colour = COLOURS[place % COLOURS.len()];
+            format!("stroke=\"{colour}\" stroke-width=\"1.7\"{dash}")
+        }
+    }
 }
 
 /// Text that is safe inside HTML and SVG.
@@ -155,8 +176,24 @@ impl Chart {
             escape(&self.title)
         );
         grid(&mut out, &x, &y, &self.x_label);
-        for series in &self.series {
+        if let Some(limit) = self.limit.filter(|it| *it > y.low && *it < y.high) {
+            let _ = write!(
+                out,
+                "<path class=\"limit\" d=\"M{LEFT} {0:.1}H{1}\"/>",
+                y.at(limit),
+                WIDTH - RIGHT
+            );
+        }
+        let faint = |it: &&Series| it.look == Look::Faint;
+        for series in self.series.iter().filter(faint) {
             line(&mut out, series, &x, &y);
+        }
+        // What the page is about lies on top.
+        for series in self.series.iter().rev().filter(|it| !faint(it)) {
+            line(&mut out, series, &x, &y);
+            if let Some(knee) = self.limit.and_then(|limit| crossing(&series.points, limit)) {
+                mark(&mut out, series, knee, &x, &y);
+            }
         }
         out.push_str("</svg>");
         out
@@ -231,8 +268,31 @@ fn grid(out: &mut String, x: &Axis, y: &Axis, x_label: &str) {
     );
 }
 
+/// Where a line first rises over `limit`; both in the chart's units.
+fn crossing(points: &[Point], limit: f64) -> Option<(f64, f64)> {
+    points.windows(2).find_map(|pair| {
+        let (a, b) = (pair[0], pair[1]);
+        (a.y <= limit && b.y > limit).then(|| {
+            let share = (limit.ln() - a.y.max(1e-9).ln()) / (b.y.ln() - a.y.max(1e-9).ln());
+            (a.x + (b.x - a.x) * share.clamp(0.0, 1.0), limit)
+        })
+    })
+}
+
+fn mark(out: &mut String, series: &Series, (at, limit): (f64, f64), x: &Axis, y: &Axis) {
+    let _ = write!(
+        out,
+        "<g fill=\"none\" {}><title>{}: {} at the limit</title><path stroke-dasharray=\"none\" d=\"M{:.1} {:.1}l5 9h-10z\"/></g>",
+        stroke(series.look),
+        escape(&series.name),
+        short(at),
+        x.at(at),
+        y.at(limit)
+    );
+}
+
 fn line(out: &mut String, series: &Series, x: &Axis, y: &Axis) {
-    let stroke = stroke(series.colour);
+    let stroke = stroke(series.look);
     let points: Vec<String> = series
         .points
         .iter()
@@ -240,20 +300,20 @@ fn line(out: &mut String, series: &Series, x: &Axis, y: &Axis) {
         .collect();
     let _ = write!(
         out,
-        "<g fill=\"none\" {stroke}><title>{}</title><polyline stroke-width=\"1.6\" points=\"{}\"/>",
+        "<g fill=\"none\" {stroke}><title>{}</title><polyline points=\"{}\"/>",
         escape(&series.name),
         points.join(" ")
     );
     for it in &series.points {
         let at = x.at(it.x);
-        if it.high > it.low {
+        if it.high > it.low && series.look != Look::Faint {
             let (low, high) = (y.at(it.low), y.at(it.high));
             let _ = write!(
                 out,
                 "<path stroke-width=\"1\" stroke-dasharray=\"none\" d=\"M{at:.1} {low:.1}V{high:.1}\"/>"
             );
         }
-        if series.points.len() <= 30 {
+        if series.points.len() <= 30 && series.look != Look::Faint {
             let _ = write!(
                 out,
                 "<circle cx=\"{at:.1}\" cy=\"{:.1}\" r=\"2.2\"/>",

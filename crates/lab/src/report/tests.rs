@@ -40,8 +40,8 @@ fn the_page_is_whole_and_loads_nothing() {
     for outside in ["http:", "https:", "src=", "<script", "url(", "NaN", "inf"] {
         assert!(!page.contains(outside), "{outside}");
     }
-    // Six charts over the load, three over time, five in the legend.
-    assert_eq!(page.matches("<svg").count(), 6 + 3 + 3);
+    // Charts over the load, over time, and the legend.
+    assert_eq!(page.matches("<svg").count(), 8 + 4 + 3);
     assert!(text(&results).contains("pool-round-robin"));
 }
 

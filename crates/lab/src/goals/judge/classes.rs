@@ -1,6 +1,9 @@
 //! G5 and G7: classes at overload, no preemptions, adapters, engines of unlike speed, tenants.
 
+use std::collections::BTreeMap;
+
 use crate::LabError;
+use crate::bound;
 use crate::goals::cells::{GAIE, OURS, Scope};
 use crate::goals::desk::{Condition, Desk, Place, p90, ratio};
 use crate::goals::judge::placement::published;
@@ -9,6 +12,8 @@ use crate::stats::{Interval, Summary};
 
 /// A fleet whose KV space is taken to this share on average counts as saturated.
 const SATURATED: f64 = 0.8;
+/// The product without fairness between flows.
+const UNFAIR: &str = "pointsman-no-fairness";
 /// Twice what the fleet of `classes` can do.
 const OVERLOAD: f64 = 120.0;
 
@@ -87,7 +92,85 @@ pub(super) fn unlike(
     scope: &Scope,
     usual: &Condition,
 ) -> Result<Vec<Verdict>, LabError> {
-    Ok(vec![adapters(desk, scope, usual)?])
+    Ok(vec![
+        adapters(desk, scope, usual)?,
+        goodput(desk, scope, usual)?,
+        tenants(desk, scope, usual)?,
+    ])
+}
+
+/// Fast and slow engines together: requests served within the objective, by what the capacity program says that the
+/// fleet can carry. The best of three offers counts: what is offered beyond goodput only harms.
+fn goodput(desk: &mut Desk<'_>, scope: &Scope, usual: &Condition) -> Result<Verdict, LabError> {
+    let mut verdict = Verdict::new(
+        "G7",
+        "H100 and A100 together: goodput / the capacity program (bound C)",
+        Limit::AtLeast(0.90),
+        Unit::Times,
+    );
+    let workload = "mixed-lengths";
+    let program = bound::program(&usual.plan, desk.catalog(), workload)?;
+    let offers = [0.85, 0.95, 1.0].map(|share| {
+        Place::new(
+            workload,
+            share * program,
+            &format!("{share} of the program"),
+        )
+    });
+    let rivals = ["round-robin", "least-request", "lpwl"];
+    let mut all = vec![OURS];
+    all.extend(rivals);
+    desk.run("unlike engines", usual, &all, &offers, &scope.seeds)?;
+    let of = |policy: &str| -> BTreeMap<u64, f64> {
+        let mut most: BTreeMap<u64, f64> = BTreeMap::new();
+        for place in &offers {
+            let share = |it: &Summary| it.slo_share * place.load / program;
+            for (seed, value) in desk.values(usual, policy, place, share) {
+                let known = most.entry(seed).or_insert(value);
+                *known = known.max(value);
+            }
+        }
+        most
+    };
+    verdict.measured = Some(Interval::of(of(OURS).into_values()));
+    let theirs = rivals.map(|it| published(it, Interval::of(of(it).into_values())));
+    verdict.published = theirs
+        .into_iter()
+        .max_by(|a, b| a.value.median.total_cmp(&b.value.median));
+    verdict.note = format!(
+        "the program's load is {program:.1} requests/s; objective: TTFT {} s, {} s a token",
+        usual.plan.slo.ttft, usual.plan.slo.tpot
+    );
+    Ok(verdict)
+}
+
+/// Fairness between tenants, and what it costs in cache hits.
+fn tenants(desk: &mut Desk<'_>, scope: &Scope, usual: &Condition) -> Result<Verdict, LabError> {
+    let mut verdict = Verdict::new(
+        "G7",
+        "Jain's index over tenants, one of them greedy, at no more than 5 % fewer cache hits",
+        Limit::AtLeast(0.95),
+        Unit::Times,
+    );
+    let Ok(setting) = desk.catalog().setting("tenants", None) else {
+        verdict.note = "the catalogue has no workload with a greedy tenant yet".to_owned();
+        return Ok(verdict);
+    };
+    let load = setting.loads.last().copied().unwrap_or(1.0);
+    let places = [Place::new("tenants", load, &format!("{load}"))];
+    desk.run("tenants", usual, &[OURS, UNFAIR], &places, &scope.seeds)?;
+    let of =
+        |policy: &str, value: fn(&Summary) -> f64| desk.values(usual, policy, &places[0], value);
+    let fair = of(OURS, |it| it.jain_flows);
+    let hits = ratio(&of(OURS, |it| it.hit_ratio), &of(UNFAIR, |it| it.hit_ratio));
+    let lost = hits.map_or(1.0, |it| 1.0 - it.median);
+    verdict.measured = (lost <= 0.05).then(|| Interval::of(fair.into_values()));
+    let without = Interval::of(of(UNFAIR, |it| it.jain_flows).into_values()).median;
+    verdict.note = format!(
+        "{:.1} % fewer hits than without fairness, whose index is {without:.2}",
+        lost * 100.0
+    );
+    Ok(verdict)
 }
 
 /// Adapters: against GAIE as it ships and against GAIE with its adapter scorer.

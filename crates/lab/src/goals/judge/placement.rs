@@ -66,18 +66,11 @@ pub(super) fn capacity(
         of(a).total_cmp(&of(b))
     });
     rivals.truncate(if scope.small { 1 } else { 3 });
-    let bound = capacities(
-        desk,
-        usual,
-        &place.workload,
-        BOUND,
-        &scope.seeds,
-        &BTreeMap::new(),
-    )?;
-    let ours = capacities(desk, usual, &place.workload, OURS, &scope.seeds, &bound)?;
+    let bound = capacities(desk, (scope, usual), &place, BOUND, &BTreeMap::new())?;
+    let ours = capacities(desk, (scope, usual), &place, OURS, &bound)?;
     let mut best: Option<(&str, BTreeMap<u64, f64>)> = None;
     for rival in rivals {
-        let theirs = capacities(desk, usual, &place.workload, rival, &scope.seeds, &bound)?;
+        let theirs = capacities(desk, (scope, usual), &place, rival, &bound)?;
         let median = |of: &BTreeMap<u64, f64>| Interval::of(of.values().copied()).median;
         if best
             .as_ref()
@@ -122,21 +115,22 @@ const SHARES: [f64; 2] = [0.25, 1.05];
 /// The greatest load that each seed's run serves with a p90 within the objective.
 fn capacities(
     desk: &Desk<'_>,
-    usual: &Condition,
-    workload: &str,
+    (scope, usual): (&Scope, &Condition),
+    place: &Place,
     policy: &str,
-    seeds: &[u64],
     bound: &BTreeMap<u64, f64>,
 ) -> Result<BTreeMap<u64, f64>, LabError> {
+    let (workload, seeds) = (place.workload.as_str(), &scope.seeds);
+    let steps = if scope.small { 5 } else { 7 };
     let limit = usual.plan.slo.ttft;
     let catalog = desk.catalog();
     let found = desk.map(&format!("capacity of {policy}"), seeds, |&seed| {
         let range = bound
             .get(&seed)
             .map_or(RANGE, |load| SHARES.map(|share| share * load));
-        bound::capacity(range, 7, limit, |load| {
+        bound::capacity(range, steps, limit, |load| {
             if policy == BOUND {
-                return crate::compare::bound_p90(&usual.plan, catalog, workload, load, seed);
+                return bound::bound_p90(&usual.plan, catalog, workload, load, seed);
             }
             let cell = Cell {
                 policy: policy.to_owned(),
@@ -184,7 +178,44 @@ pub(super) fn scarce(
         names.join(", "),
         of_lru.map_or(f64::NAN, |it| it.median)
     );
-    Ok(vec![best])
+    Ok(vec![best, shared_caches(desk, scope, usual, &places)?])
+}
+
+/// G2b: against the same engines with one cache for all of them.
+fn shared_caches(
+    desk: &Desk<'_>,
+    scope: &Scope,
+    usual: &Condition,
+    places: &[Place],
+) -> Result<Verdict, LabError> {
+    let mut verdict = Verdict::new(
+        "G2b",
+        "the same / engines that share their caches (bound B)",
+        Limit::AtMost(2.0),
+        Unit::Times,
+    );
+    let catalog = desk.catalog();
+    let mut bounds: Vec<BTreeMap<u64, f64>> = Vec::new();
+    for place in places {
+        let p90s = desk.map("shared caches", &scope.seeds, |&seed| {
+            bound::shared_p90(&usual.plan, catalog, &place.workload, place.load, seed)
+        })?;
+        bounds.push(scope.seeds.iter().copied().zip(p90s).collect());
+    }
+    let by_bound = |policy: Option<&str>| {
+        geometric(places, |place| {
+            let at = places.iter().position(|it| it == place)?;
+            let policy = policy.or_else(|| desk.best(usual, scope.field(), place))?;
+            let own = desk.values(usual, policy, place, p90);
+            let pairs = own
+                .iter()
+                .filter_map(|(seed, it)| Some((*seed, it / bounds[at].get(seed)?)));
+            Some(pairs.collect())
+        })
+    };
+    verdict.measured = by_bound(Some(OURS));
+    verdict.published = by_bound(None).map(|it| published("the best of each load", it));
+    Ok(verdict)
 }
 
 /// Our p90 by that of the best published policy of each place, mean over places, and who that was.

@@ -105,8 +105,8 @@ pub(in crate::goals) fn robustness(
     usual: &Condition,
 ) -> Result<Vec<Robust>, LabError> {
     let conditions = [
-        scope.condition("coefficients +30 %", |plan| plan.knowledge = 1.3),
-        scope.condition("coefficients -30 %", |plan| plan.knowledge = 0.7),
+        scope.condition("coefficients +30 %", |plan| plan.knowledge.factor = 1.3),
+        scope.condition("coefficients -30 %", |plan| plan.knowledge.factor = 0.7),
         scope.condition("scrape 1 s", |plan| plan.scrape_period = 1.0),
         scope.condition("network 5 ms", |plan| plan.network_delay = 5e-3),
     ];
