@@ -40,11 +40,19 @@ struct Block {
     named: bool,
 }
 
+impl Block {
+    fn has(&self, hash: BlockHash) -> bool {
+        self.named && self.name == hash
+    }
+}
+
 /// All blocks of an engine.
 #[derive(Debug, Clone)]
 pub(crate) struct BlockPool {
     blocks: Vec<Block>,
     names: Names,
+    /// Blocks with a name.
+    named: usize,
     head: u32,
     tail: u32,
     free: u32,
@@ -65,6 +73,7 @@ impl BlockPool {
                 count as usize
             ],
             names: Names::new(count),
+            named: 0,
             head: NONE,
             tail: NONE,
             free: 0,
@@ -83,7 +92,7 @@ impl BlockPool {
     }
 
     pub(crate) fn named(&self) -> usize {
-        self.names.len()
+        self.named
     }
 
     pub(crate) fn record_events(&mut self, on: bool) {
@@ -98,8 +107,9 @@ impl BlockPool {
 
     /// The block of that name, and whether it is free.
     pub(crate) fn find(&self, hash: BlockHash) -> Option<(u32, bool)> {
-        let blocks = &self.blocks;
-        let id = self.names.get(hash.0, |id| blocks[id as usize].name.0)?;
+        let id = self
+            .names
+            .get(hash.0, |id| self.blocks[id as usize].has(hash))?;
         Some((id, self.blocks[id as usize].refs == 0))
     }
 
@@ -122,7 +132,7 @@ impl BlockPool {
         block.refs = 1;
         if std::mem::take(&mut block.named) {
             let hash = block.name;
-            self.names.remove(hash.0, id);
+            self.named -= 1;
             if let Some(events) = &mut self.events {
                 events.push(CacheEvent::Removed { hash });
             }
@@ -142,15 +152,21 @@ impl BlockPool {
     /// Names a full block; returns whether it can be hit under that name now and could not before.
     pub(crate) fn publish(&mut self, id: u32, hash: BlockHash, parent: Option<BlockHash>) -> bool {
         let blocks = &self.blocks;
-        if blocks[id as usize].named
-            || !self
-                .names
-                .insert(hash.0, id, |id| blocks[id as usize].name.0)
-        {
+        if blocks[id as usize].named {
+            return false;
+        }
+        if self.names.is_full() {
+            let named = (0_u32..).zip(blocks).filter(|(_, block)| block.named);
+            self.names
+                .renew(named.map(|(id, block)| (block.name.0, id)));
+        }
+        let has = |id: u32| blocks[id as usize].has(hash);
+        if !self.names.insert(hash.0, id, has) {
             return false;
         }
         let block = &mut self.blocks[id as usize];
         (block.name, block.named) = (hash, true);
+        self.named += 1;
         if let Some(events) = &mut self.events {
             events.push(CacheEvent::Stored { hash, parent });
         }
@@ -160,6 +176,7 @@ impl BlockPool {
     /// Forgets all names. What is held stays held.
     pub(crate) fn forget(&mut self) {
         self.names.clear();
+        self.named = 0;
         self.blocks.iter_mut().for_each(|block| block.named = false);
         if let Some(events) = &mut self.events {
             events.push(CacheEvent::Cleared);
@@ -227,6 +244,6 @@ impl BlockPool {
             assert_eq!(self.find(block.name).map(|it| it.0), Some(id as u32));
             count += 1;
         }
-        assert_eq!(count, self.names.len());
+        assert_eq!(count, self.named);
     }
 }
