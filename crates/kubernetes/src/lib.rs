@@ -3,6 +3,7 @@
 //! - [`Watch`] keeps a copy of what the cluster says, as the same [`api::Objects`] that files give.
 //! - [`StatusWriter`] says on the objects what [`routing::compile`] found out about them.
 //! - [`Election`] makes sure that of several copies only one writes.
+//! - [`AccessReview`] asks the cluster who may read a page.
 //!
 //! Rules of this room:
 //!
@@ -12,6 +13,7 @@
 //!   definition is installed.
 //! - **The cluster may go away.** What was known goes on being served; the way back is tried with growing pauses.
 
+mod access;
 mod connect;
 mod decode;
 mod discovery;
@@ -22,6 +24,7 @@ mod store;
 mod wanted;
 mod watch;
 
+pub use access::{Access, AccessReview};
 pub use connect::{Error, connect};
 pub use election::{Election, ElectionOptions};
 pub use kube::Client;

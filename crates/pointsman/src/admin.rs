@@ -7,10 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use kubernetes::{Access, AccessReview};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -61,27 +62,46 @@ struct PoolReadiness {
 /// # Errors
 /// When the port cannot be bound.
 pub(crate) async fn start(address: SocketAddr, admin: Arc<Admin>) -> anyhow::Result<SocketAddr> {
+    start_guarded(address, admin, None).await
+}
+
+/// The same, where `guard` says who may see more than whether the process is well.
+///
+/// # Errors
+/// When the port cannot be bound.
+pub(crate) async fn start_guarded(
+    address: SocketAddr,
+    admin: Arc<Admin>,
+    guard: Option<Arc<AccessReview>>,
+) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind(address).await.map_err(|error| {
         anyhow::anyhow!(
             "cannot listen on {address} for the admin port: {error}; choose another with --admin"
         )
     })?;
     let bound = listener.local_addr()?;
-    tokio::spawn(accept(listener, admin));
+    tokio::spawn(accept(listener, admin, guard));
     Ok(bound)
 }
 
-async fn accept(listener: TcpListener, admin: Arc<Admin>) {
+async fn accept(listener: TcpListener, admin: Arc<Admin>, guard: Option<Arc<AccessReview>>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             continue;
         };
         let admin = Arc::clone(&admin);
+        let guard = guard.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let admin = Arc::clone(&admin);
-                async move { Ok::<_, Infallible>(answer(&admin, &request)) }
+                let guard = guard.clone();
+                async move {
+                    if let Some(refused) = refused(guard.as_deref(), &request).await {
+                        return Ok(refused);
+                    }
+                    Ok::<_, Infallible>(answer(&admin, &request))
+                }
             });
             let mut server = hyper::server::conn::http1::Builder::new();
             let _ = server
@@ -90,6 +110,30 @@ async fn accept(listener: TcpListener, admin: Arc<Admin>) {
                 .await;
         });
     }
+}
+
+/// The answer to a caller who may not see the page.
+async fn refused(
+    guard: Option<&AccessReview>,
+    request: &Request<Incoming>,
+) -> Option<Response<Full<Bytes>>> {
+    let path = request.uri().path();
+    let guard = guard.filter(|_| !matches!(path, "/healthz" | "/readyz"))?;
+    let authorization = request.headers().get(AUTHORIZATION);
+    let authorization = authorization.and_then(|value| value.to_str().ok());
+    let (status, sentence) = match guard.may_get(authorization, path).await {
+        Access::Granted => return None,
+        Access::Unknown => (
+            StatusCode::UNAUTHORIZED,
+            "a token that the cluster knows is needed\n",
+        ),
+        Access::Denied => (StatusCode::FORBIDDEN, "this user may not read this page\n"),
+        Access::Unanswered => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the cluster does not say who may read this page\n",
+        ),
+    };
+    Some(text(status, "text/plain", sentence.into()))
 }
 
 fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {

@@ -87,9 +87,13 @@ fn normal(arguments: Vec<OsString>, flags: &BTreeMap<String, bool>) -> Vec<OsStr
             continue;
         };
         let Some(follows) = flags.get(&name) else {
-            // Not ours to touch: short ones, those of logging, and those that are wrong.
+            // Short ones, those of logging, and those that are wrong.
             value_follows = name == "f";
-            out.push(argument);
+            let one_dash = text.is_some_and(|text| !text.starts_with("--"));
+            out.push(match text {
+                Some(text) if one_dash && name.len() > 1 => format!("-{text}").into(),
+                _ => argument,
+            });
             continue;
         };
         value_follows = *follows && value.is_none();
@@ -149,7 +153,7 @@ mod tests {
             ("pointsman --help", "pointsman --help"),
             ("pointsman", "pointsman"),
             (
-                "pointsman epp --nonsense 3 -",
+                "pointsman epp -nonsense 3 -",
                 "pointsman epp --nonsense 3 -",
             ),
         ] {

@@ -18,7 +18,7 @@ use extproc::server::{
     Service,
 };
 use fleet::Fleet;
-use kubernetes::{Client, Election, ElectionOptions};
+use kubernetes::{AccessReview, Client, Election, ElectionOptions};
 use routing::PoolKey;
 use telemetry::{Metrics, Names};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -103,7 +103,7 @@ async fn led(leading: &mut Option<watch::Receiver<bool>>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// What requests are asked for.
@@ -146,10 +146,11 @@ impl Server {
         if args.ha_enable_leader_election && election.is_none() {
             tracing::warn!("without a cluster there is no leader election: this copy is ready");
         }
-        if args.metrics_endpoint_auth {
-            tracing::info!(
-                "the metrics port asks nobody for a token: --metrics-endpoint-auth is off"
-            );
+        let guard = client
+            .filter(|_| args.metrics_endpoint_auth)
+            .map(|client| Arc::new(AccessReview::new(client)));
+        if args.metrics_endpoint_auth && guard.is_none() {
+            tracing::info!("without a cluster nobody is asked for a token on the metrics port");
         }
         let admin = Arc::new(Admin {
             fleet: Arc::clone(&fleet),
@@ -173,11 +174,15 @@ impl Server {
         };
         server.reload();
         server.fleet.learned(LEARN_LIMIT).await;
-        server.listen(args).await?;
+        server.listen(args, guard).await?;
         Ok(server)
     }
 
-    async fn listen(&mut self, args: &EppArgs) -> anyhow::Result<()> {
+    async fn listen(
+        &mut self,
+        args: &EppArgs,
+        guard: Option<Arc<AccessReview>>,
+    ) -> anyhow::Result<()> {
         let ip = args.bind.unwrap_or(if args.files.is_empty() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED)
         } else {
@@ -185,7 +190,7 @@ impl Server {
         });
         let (grpc, health_port) = if args.bbr { (9004, 9005) } else { (9002, 9003) };
         let metrics_at = SocketAddr::new(ip, args.metrics_port);
-        let admin = admin::start(metrics_at, Arc::clone(&self.admin)).await?;
+        let admin = admin::start_guarded(metrics_at, Arc::clone(&self.admin), guard).await?;
         let health = Health::new(self.ready.subscribe());
         let threads = match args.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),

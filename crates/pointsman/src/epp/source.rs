@@ -18,12 +18,15 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// Objects as they change.
 pub(super) enum Source {
-    Files {
-        source: files::Source,
-        watch: files::Watch,
-        last: Option<Objects>,
-    },
+    Files(Box<Files>),
     Cluster(Box<Watch>),
+}
+
+/// Files that are watched.
+pub(super) struct Files {
+    source: files::Source,
+    watch: files::Watch,
+    last: Option<Objects>,
 }
 
 /// What was read.
@@ -49,11 +52,11 @@ impl Source {
         let source = files::Source::new(args.files.clone());
         let watch =
             files::watch(source.clone(), SETTLE).context("cannot watch the files given with -f")?;
-        Ok(Self::Files {
+        Ok(Self::Files(Box::new(Files {
             source,
             watch,
             last: None,
-        })
+        })))
     }
 
     /// Watches one pool of a cluster.
@@ -69,7 +72,7 @@ impl Source {
     /// Returns when something has changed.
     pub(super) async fn changed(&mut self) {
         match self {
-            Self::Files { watch, .. } => watch.changed().await,
+            Self::Files(files) => files.watch.changed().await,
             Self::Cluster(watch) => {
                 watch.changed().await;
                 tokio::time::sleep(GATHER).await;
@@ -80,12 +83,12 @@ impl Source {
     /// What there is now.
     pub(super) fn read(&mut self) -> Read {
         match self {
-            Self::Files { source, last, .. } => {
-                let loaded = match last {
-                    None => source.load(),
-                    Some(previous) => source.load_over(previous),
+            Self::Files(files) => {
+                let loaded = match &files.last {
+                    None => files.source.load(),
+                    Some(previous) => files.source.load_over(previous),
                 };
-                *last = Some(loaded.objects.clone());
+                files.last = Some(loaded.objects.clone());
                 Read {
                     objects: Arc::new(loaded.objects),
                     problems: loaded.problems.iter().map(ToString::to_string).collect(),

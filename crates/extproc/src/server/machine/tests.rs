@@ -178,6 +178,7 @@ fn run(
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_mode_has_its_order_of_replies() {
     use BodySendMode::{Buffered, BufferedPartial, FullDuplexStreamed, None, Streamed};
     let big = vec![b'x'; PIECE + 1];
