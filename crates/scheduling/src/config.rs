@@ -72,6 +72,39 @@ impl Default for Prices {
     }
 }
 
+/// Who says when no more work is taken. From a pool's saturation of 1 on, requests wait, or those of negative priority
+/// are refused.
+#[derive(Copy, Clone, PartialEq, Debug, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
+pub enum Detector {
+    /// Each endpoint for itself, by its queue, its batch and the prefill before it. The default: work is held back
+    /// from those that are full, not from the pool as a whole.
+    #[default]
+    Endpoints,
+    /// The mean over the endpoints of `max(waiting/queue, used KV share/kv)`, as the utilization detector of the Go
+    /// endpoint picker says it. An endpoint whose page of metrics is too old is judged as by `Endpoints`.
+    Utilization {
+        /// Requests in an engine's queue that count as full.
+        queue: f64,
+        /// Share of KV cache in use that counts as full.
+        kv: f64,
+        /// A page older than this is not believed.
+        staleness: Duration,
+    },
+    /// The mean over the endpoints of requests in flight, or prompt tokens to compute, by the most there should be; of
+    /// both, the larger.
+    Concurrency {
+        /// Most requests.
+        requests: Option<f64>,
+        /// Most tokens.
+        tokens: Option<f64>,
+    },
+}
+
 /// Settings of one pool.
 #[derive(Clone, PartialEq, Debug)]
 #[cfg_attr(
@@ -87,6 +120,8 @@ pub struct Config {
     /// An endpoint with more uncached prompt tokens than this still to compute is not open. One step of a default
     /// vLLM: enough to keep an engine busy, little enough that order and class still mean something.
     pub prefill_gate_tokens: u32,
+    /// Who says when no more work is taken.
+    pub detector: Detector,
     /// Who waits, in which order, for how long, and who is refused.
     pub flow: FlowControl,
     /// Bound of the prefix index, in blocks (about 8 bytes each plus some 200 bytes for each distinct run).
@@ -111,6 +146,7 @@ impl Default for Config {
             policy: PolicyKind::ExpectedCost,
             max_waiting_per_endpoint: 5,
             prefill_gate_tokens: 8192,
+            detector: Detector::Endpoints,
             flow: FlowControl::default(),
             index_blocks: 1 << 20,
             block_tokens: 64,
@@ -145,6 +181,21 @@ impl ConfigError {
     }
 }
 
+impl Detector {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let fine = |it: f64| it.is_finite() && it > 0.0;
+        let all = match *self {
+            Self::Endpoints => true,
+            Self::Utilization { queue, kv, .. } => fine(queue) && fine(kv),
+            Self::Concurrency { requests, tokens } => {
+                let of = |it: Option<f64>| it.is_none_or(fine);
+                of(requests) && of(tokens) && requests.or(tokens).is_some()
+            }
+        };
+        ConfigError::unless(all, "detector", "its limits must be over zero")
+    }
+}
+
 impl Config {
     /// Looks for settings that make no sense. A pool takes any and keeps its promises; this is for those who set them.
     ///
@@ -152,6 +203,7 @@ impl Config {
     /// The first such field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.flow.validate()?;
+        self.detector.validate()?;
         let prices = &self.prices;
         let named = [
             ("prices.theta_gain", prices.theta_gain),

@@ -36,7 +36,7 @@ pub mod queue_depth;
 mod request;
 mod time;
 
-pub use config::{Config, ConfigError, PolicyKind, Prices};
+pub use config::{Config, ConfigError, Detector, PolicyKind, Prices};
 pub use criticality::{Admission, Band, Fairness, FlowControl, Ordering};
 pub use decision::{Decision, EvictReason, RejectReason};
 pub use event::{Event, FailureKind, Load, Probe, SharedEvent, Usage};

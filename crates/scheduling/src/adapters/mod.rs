@@ -19,6 +19,19 @@ use crate::time::Time;
 /// Slots remembered of an endpoint that does not say how many it has.
 const DEFAULT_SLOTS: usize = 64;
 
+/// Whether an endpoint has the adapter of a request.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum AdapterState {
+    /// It is there.
+    Resident,
+    /// It is being loaded.
+    Loading,
+    /// It is not, but there is a place for it.
+    Free,
+    /// Every place is taken by an adapter in use.
+    Full,
+}
+
 /// The adapter slots of one endpoint, most recently used first.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Slots {
@@ -59,6 +72,18 @@ impl Slots {
                 ..
             }) => (load - now.seconds_since(*since)).max(load * 0.1),
             None => load + self.slot_wait(hold),
+        }
+    }
+
+    /// Whether `adapter` is there; of a request without one, whether there is a place.
+    pub(crate) fn state(&self, adapter: Option<AdapterKey>) -> AdapterState {
+        let held = adapter.and_then(|key| self.held.iter().find(|slot| slot.adapter == key));
+        let taken = |slot: &&Slot| slot.users > 0 || slot.loading.is_some();
+        match held {
+            Some(slot) if slot.loading.is_none() => AdapterState::Resident,
+            Some(_) => AdapterState::Loading,
+            None if self.held.iter().filter(taken).count() < self.slots() => AdapterState::Free,
+            None => AdapterState::Full,
         }
     }
 

@@ -27,6 +27,7 @@ mod tests;
 
 pub(crate) use learn::{Dispatched, Learned};
 
+use crate::adapters::AdapterState;
 use crate::config::Prices;
 use crate::id::EndpointId;
 use crate::kv_cache::space_price;
@@ -94,12 +95,18 @@ pub struct Facts {
     pub kv_used: f64,
     /// KV tokens it has.
     pub kv_capacity: f64,
+    /// Requests in the engine's own queue, as far as known.
+    pub waiting: f64,
+    /// Whether the adapter of the request is there.
+    pub adapter: AdapterState,
     /// Seconds until the adapter of the request is ready.
     pub adapter_seconds: f64,
     /// Penalty for failures lately.
     pub health_seconds: f64,
     /// Number of the last dispatch that it got, 0 if none: ascends with time, also within one instant.
     pub last_dispatch: u64,
+    /// Number of the last dispatch of a prompt that nobody had cached, 0 if none.
+    pub last_cold: u64,
     /// Seconds of prefill of the prompts nobody had cached that it got lately, fading.
     pub cold_seconds: f64,
 }

@@ -23,9 +23,12 @@ fn facts() -> Facts {
         others_seconds: 0.0,
         kv_used: 0.0,
         kv_capacity: 400_000.0,
+        waiting: 0.0,
+        adapter: AdapterState::Free,
         adapter_seconds: 0.0,
         health_seconds: 0.0,
         last_dispatch: 0,
+        last_cold: 0,
         cold_seconds: 0.0,
     }
 }

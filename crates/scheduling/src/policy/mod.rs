@@ -5,6 +5,7 @@
 //! effects; [`Policy::taken`] tells what came of it.
 
 mod expected_cost;
+pub mod profile;
 mod simple;
 #[cfg(test)]
 mod tests;
@@ -12,11 +13,14 @@ mod tests;
 pub use expected_cost::ExpectedCost;
 pub use simple::{LeastRequest, Random, RoundRobin};
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::config::PolicyKind;
 use crate::cost::{Facts, Situation};
 use crate::id::EndpointId;
+use profile::Labels;
 
 /// How many endpoints a decision names: the winner and its fallbacks.
 pub(crate) const NAMED: usize = 4;
@@ -39,6 +43,9 @@ pub trait Policy: std::fmt::Debug + Send {
         false
     }
 
+    /// An endpoint has these labels now.
+    fn labelled(&mut self, _endpoint: EndpointId, _labels: &Arc<Labels>) {}
+
     /// A request went there.
     fn taken(&mut self, _endpoint: EndpointId) {}
 }
@@ -56,7 +63,7 @@ pub fn of(kind: PolicyKind) -> Box<dyn Policy> {
 /// The outcome of ranking; reused between decisions.
 #[derive(Debug, Default)]
 pub struct Ranking {
-    /// Cost of each candidate, in the order of the candidates.
+    /// Cost of each candidate, in the order of the candidates; infinite for one that must not be chosen.
     pub costs: Vec<f64>,
     /// Positions of the best few candidates, best first.
     pub order: SmallVec<[usize; NAMED]>,

@@ -275,6 +275,7 @@ impl Pool {
         let prompt = situation.prompt_tokens;
         out.facts.clear();
         let mut load_only = false;
+        let pool_open = self.pool_open(now);
         for endpoint in self.slots.iter().filter_map(|slot| slot.endpoint.as_ref()) {
             if self.excluded(now, request, endpoint.id, tier).is_some() {
                 continue;
@@ -285,6 +286,8 @@ impl Pool {
             let blocks = |count: u32| (f64::from(count) * tokens_per_block).min(prompt);
             facts.hit_tokens = blocks(out.hits.cached[index]) * endpoint.trust;
             facts.shared_tokens = blocks(out.hits.pinned[index]);
+            facts.adapter = endpoint.adapters.state(request.adapter);
+            facts.open = pool_open.unwrap_or(facts.open);
             let c = &facts.coefficients;
             let hold = situation.output_tokens * (c.c0 + c.w_base);
             facts.adapter_seconds =
@@ -363,12 +366,18 @@ impl Pool {
             let facts = at.map(|at| &situation.candidates[at]);
             Some(Candidate {
                 endpoint: id,
-                total: at.map_or(0.0, |at| ranking.costs[at]),
+                total: at
+                    .map(|at| ranking.costs[at])
+                    .filter(|cost| cost.is_finite())
+                    .unwrap_or_default(),
                 terms: facts
                     .map(|facts| policy.terms(situation, facts))
                     .unwrap_or_default(),
                 open: view.open,
-                excluded: self.excluded(now, request, id, tier),
+                excluded: self.excluded(now, request, id, tier).or_else(|| {
+                    let cost = at.map(|at| ranking.costs[at]);
+                    cost.is_some_and(f64::is_infinite).then_some("filtered")
+                }),
                 hit_tokens: facts.map_or(0, |facts| facts.hit_tokens as u32),
                 in_flight: view.in_flight,
                 waiting: view.waiting,
@@ -415,7 +424,7 @@ const LATE: f64 = 2.0;
 fn hold(situation: &Situation<'_>, ranking: &mut Ranking, waits: bool, held: f64) -> Option<Hold> {
     let candidates = situation.candidates;
     let open = (0..candidates.len())
-        .filter(|&at| candidates[at].open)
+        .filter(|&at| candidates[at].open && ranking.costs[at].is_finite())
         .min_by(|&a, &b| {
             let key = |at: usize| {
                 (
@@ -480,7 +489,8 @@ fn miss(it: &Situation<'_>, before: f64, by_load: bool, ranking: &mut Ranking) -
             it.terms(&it.candidates[at]).ttft() + before
         }
     };
-    let fastest = (0..it.candidates.len()).min_by(|&a, &b| ttft(a).total_cmp(&ttft(b)))?;
+    let may = (0..it.candidates.len()).filter(|&at| ranking.costs[at].is_finite());
+    let fastest = may.min_by(|&a, &b| ttft(a).total_cmp(&ttft(b)))?;
     if left <= 0.0 || ttft(fastest) > left {
         return Some(Verdict::Reject(RejectReason::DeadlineUnreachable));
     }

@@ -1,6 +1,6 @@
 //! One endpoint of the pool: the factors side by side.
 
-use crate::adapters::Slots;
+use crate::adapters::{AdapterState, Slots};
 use crate::config::Config;
 use crate::cost::Facts;
 use crate::health::{Health, Monitor};
@@ -39,6 +39,7 @@ pub(super) struct Endpoint {
     /// Requests in flight that siblings sent here.
     pub(super) foreign: u32,
     pub(super) last_dispatch: u64,
+    pub(super) last_cold: u64,
     pub(super) cold: Cold,
     pub(super) last_scrape: Option<Time>,
 }
@@ -59,6 +60,7 @@ impl Endpoint {
             trust: 1.0,
             foreign: 0,
             last_dispatch: 0,
+            last_cold: 0,
             cold: Cold::default(),
             last_scrape: None,
         }
@@ -156,9 +158,12 @@ impl Endpoint {
             others_seconds: f64::from(others.waiting) * mean_prefill,
             kv_used: used as f64,
             kv_capacity: self.capacity(config) as f64,
+            waiting: f64::from(self.depth.waiting(now, ttl)),
+            adapter: AdapterState::Free,
             adapter_seconds: 0.0,
             health_seconds: self.monitor.penalty(now, &config.health),
             last_dispatch: self.last_dispatch,
+            last_cold: self.last_cold,
             cold_seconds: self.cold.seconds(now),
         }
     }

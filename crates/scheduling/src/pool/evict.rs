@@ -115,7 +115,7 @@ impl Pool {
             let named = request.candidates.named();
             named.is_none_or(|ids| ids.contains(&endpoint.id))
                 && endpoint.tier(now).is_some()
-                && endpoint.open(now, &self.config)
+                && self.is_open(now, endpoint)
         };
         let mut endpoints = self.slots.iter().filter_map(|slot| slot.endpoint.as_ref());
         !self.held_back(now, request.priority) && endpoints.any(open)
@@ -136,8 +136,8 @@ impl Pool {
         match endpoint.full(now, &self.config) {
             Some(Full::Places) => true,
             Some(Full::Prefill) => !charge.started,
-            // Open: then only a ceiling keeps the request back, and every place counts.
-            None => self.held_back(now, request.priority),
+            // Open: then only a ceiling or the pool as a whole keeps the request back, and every place counts.
+            None => self.held_back(now, request.priority) || self.pool_open(now) == Some(false),
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Pool;
 use super::endpoint::{Endpoint, Tier};
+use crate::config::Detector;
 use crate::request::Request;
 use crate::time::{Time, seconds};
 
@@ -19,7 +20,7 @@ impl Pool {
             let Some(tier) = endpoint.tier(now) else {
                 continue;
             };
-            let fullness = endpoint.fullness(now, &self.config).min(1.0);
+            let fullness = self.fullness(now, endpoint);
             best = match best {
                 Some((other, sum, count)) if other == tier => {
                     Some((tier, sum + fullness, count + 1))
@@ -28,7 +29,47 @@ impl Pool {
                 _ => Some((tier, fullness, 1)),
             };
         }
-        best.map(|(_, sum, count)| sum / f64::from(count))
+        best.map(|(_, sum, count)| (sum / f64::from(count)).min(1.0))
+    }
+
+    /// Whether the pool as a whole takes work, where that is what the detector says; else each endpoint says it of
+    /// itself.
+    pub(super) fn pool_open(&self, now: Time) -> Option<bool> {
+        let whole = self.config.detector != Detector::Endpoints;
+        whole.then(|| self.saturation(now).is_some_and(|it| it < 1.0))
+    }
+
+    /// Whether an endpoint takes work now.
+    pub(super) fn is_open(&self, now: Time, endpoint: &Endpoint) -> bool {
+        self.pool_open(now)
+            .unwrap_or_else(|| endpoint.open(now, &self.config))
+    }
+
+    /// How full an endpoint is. An engine that tells nothing is judged by what we sent it.
+    fn fullness(&self, now: Time, endpoint: &Endpoint) -> f64 {
+        match self.config.detector {
+            Detector::Utilization {
+                queue,
+                kv,
+                staleness,
+            } if endpoint.last_scrape.is_some_and(|at| now - at <= staleness) => {
+                let waiting = f64::from(endpoint.depth.waiting(now, staleness));
+                (waiting / queue).max(self.kv_usage(now, endpoint) / kv)
+            }
+            Detector::Concurrency { requests, tokens } => {
+                let part = |value: f64, most: Option<f64>| most.map_or(0.0, |most| value / most);
+                let in_flight = part(f64::from(endpoint.depth.in_flight), requests);
+                in_flight.max(part(endpoint.depth.pending_tokens as f64, tokens))
+            }
+            _ => endpoint.fullness(now, &self.config).min(1.0),
+        }
+    }
+
+    fn kv_usage(&self, now: Time, endpoint: &Endpoint) -> f64 {
+        let blocks = self.index.pinned_blocks(endpoint.id.index()) as f64;
+        let shared = (blocks * self.tokens_per_block()) as u64;
+        let used = endpoint.space.used(shared, now, self.config.scrape_ttl);
+        used as f64 / endpoint.capacity(&self.config) as f64
     }
 
     /// Whether the ceiling of a band keeps its requests back now.

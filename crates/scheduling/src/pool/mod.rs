@@ -30,6 +30,7 @@ use crate::criticality::{Drain, Queue, Turns, Waiting};
 use crate::decision::Decision;
 use crate::event::Event;
 use crate::id::{EndpointId, Ticket};
+use crate::policy::profile::Labels;
 use crate::policy::{self, Policy};
 use crate::prefix::{Cold, Hits, Index};
 use crate::profile::EndpointProfile;
@@ -153,6 +154,12 @@ impl Pool {
         id
     }
 
+    /// Labels of an endpoint, for policies that go by them. Call `next` until it returns `None`.
+    pub fn label(&mut self, endpoint: EndpointId, labels: &Arc<Labels>) {
+        self.policy.labelled(endpoint, labels);
+        self.dirty = true;
+    }
+
     /// A request arrives. Call `next` until it returns `None`.
     pub fn arrive(&mut self, now: Time, mut request: Request) -> Ticket {
         let now = self.clock.at(now);
@@ -266,7 +273,7 @@ impl Pool {
             kv_usage: used as f64 / capacity as f64,
             health: it.monitor.health(),
             draining: it.is_draining(now),
-            open: it.open(now, &self.config),
+            open: self.is_open(now, it),
             adapters: it.adapters.resident(),
             cached_blocks: self.index.cached_blocks(id.index()),
             scrape_age: it.last_scrape.map(|at| now - at),

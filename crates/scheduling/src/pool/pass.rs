@@ -213,6 +213,9 @@ impl Pool {
         let number = self.dispatches;
         if let Some(it) = self.endpoint_mut(winner) {
             it.last_dispatch = number;
+            if choice.cold {
+                it.last_cold = number;
+            }
         }
         if request.kind == crate::request::RequestKind::Inference {
             self.learned.dispatched(now, choice.sizes);
