@@ -23,6 +23,7 @@ pub mod http_route;
 pub mod inference;
 pub mod meta;
 pub mod object;
+pub mod picker_config;
 pub mod pod;
 pub mod policy;
 pub mod route;
@@ -55,6 +56,7 @@ pub use crate::inference::{
 };
 pub use crate::meta::Meta;
 pub use crate::object::{Object, ObjectKey, Objects, Resource};
+pub use crate::picker_config::PickerConfig;
 pub use crate::pod::{Pod, PodPhase, PodStatus};
 pub use crate::policy::{BackendTlsPolicy, ReferenceGrant};
 pub use crate::route::{

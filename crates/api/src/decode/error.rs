@@ -73,7 +73,7 @@ impl fmt::Display for PathPrefix<'_> {
 }
 
 impl DecodeError {
-    pub(super) fn field(path: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn field(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Field {
             position: None,
             path: path.into(),
@@ -123,7 +123,20 @@ impl DecodeError {
         matches!(self, Self::UnknownKind { .. })
     }
 
-    pub(super) fn located(mut self, marks: &Marks) -> Self {
+    /// The same of a value that stands at `path`.
+    pub(crate) fn beneath(mut self, around: &str) -> Self {
+        if let Self::Field { path, .. } = &mut self {
+            let dot = if path.is_empty() || path.starts_with('[') {
+                ""
+            } else {
+                "."
+            };
+            *path = format!("{around}{dot}{path}");
+        }
+        self
+    }
+
+    pub(crate) fn located(mut self, marks: &Marks) -> Self {
         match &mut self {
             Self::Syntax { .. } => {}
             Self::UnknownKind { position, .. } => *position = marks.find("kind"),
@@ -199,7 +212,7 @@ const OUR_GROUPS: &[&str] = &[
 ];
 
 /// Runs serde and makes its error one for people. With `secret`, no value is quoted.
-pub(super) fn deserialize<T: DeserializeOwned>(
+pub(crate) fn deserialize<T: DeserializeOwned>(
     value: &Value,
     secret: bool,
 ) -> Result<T, DecodeError> {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use self::error::deserialize;
+pub(crate) use self::error::deserialize;
 use self::unknown::note_unknown_fields;
 use crate::convert::from_v1alpha2;
 use crate::inference::InferencePoolV1Alpha2;
