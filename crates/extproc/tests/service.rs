@@ -64,6 +64,7 @@ fn spec(ports: &[u16]) -> Arc<PoolSpec> {
                 port: *port,
                 name: format!("pod-{port}"),
                 ready: true,
+                labels: Arc::default(),
                 base_path: None,
             })
             .collect(),

@@ -34,7 +34,7 @@ pub use error::Error;
 pub use fleet::Fleet;
 pub use lease::{Eviction, EvictionNotice, Lease};
 pub use mapping::{MetricMapping, MetricSource, Selector};
-pub use options::{FleetOptions, ProbeOptions, ScrapeOptions};
+pub use options::{FleetOptions, PolicyFactory, ProbeOptions, ScrapeOptions};
 pub use page::{Engine, LoraInfo, Page, PageReader};
 pub use pool::{LONGEST_RETRY_AFTER, PickRequest, Pool, Rejection};
 pub use scan::{Sample, Scanner};

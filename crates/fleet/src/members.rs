@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use routing::{AppProtocol, EndpointSpec, Host, PoolSpec};
 use rustc_hash::FxHashMap;
+use scheduling::policy::profile::Labels;
 use scheduling::{EndpointId, EndpointProfile, Event};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::AbortHandle;
@@ -68,6 +69,7 @@ pub(crate) struct Members {
 #[derive(Debug)]
 struct Member {
     endpoint: Arc<Endpoint>,
+    labels: Arc<Labels>,
     ready: bool,
     listing: Listing,
     watcher: AbortHandle,
@@ -82,6 +84,7 @@ struct Wanted {
     base_path: Option<String>,
     protocol: AppProtocol,
     tls: Option<ClientTls>,
+    labels: Arc<Labels>,
     ready: bool,
 }
 
@@ -210,7 +213,10 @@ impl Pool {
                 .iter_mut()
                 .find(|member| wanted.same_server(&member.endpoint))
             {
-                Some(member) => self.keep(member, wanted),
+                Some(member) => {
+                    self.relabel(member, &wanted.labels);
+                    self.keep(member, wanted);
+                }
                 // One that is not ready has nothing of ours to finish.
                 None if !wanted.ready => {}
                 None => {
@@ -222,13 +228,24 @@ impl Pool {
         self.publish(&members);
     }
 
+    fn relabel(&self, member: &mut Member, labels: &Arc<Labels>) {
+        if member.labels == *labels {
+            return;
+        }
+        member.labels = Arc::clone(labels);
+        let id = member.endpoint.id;
+        self.with_core(|core, _| core.pool.label(id, labels));
+    }
+
     fn join(self: &Arc<Self>, wanted: Wanted) -> Member {
         let profile = EndpointProfile {
             load_only: self.load_only(),
             ..EndpointProfile::default()
         };
+        let labels = Arc::clone(&wanted.labels);
         let endpoint = self.with_core(|core, now| {
             let id = core.pool.join(now, profile);
+            core.pool.label(id, &labels);
             let endpoint = wanted.into_endpoint(self, id);
             if core.book.len() <= id.index() {
                 core.book.resize(id.index() + 1, None);
@@ -240,6 +257,7 @@ impl Pool {
         let watcher = watch::spawn(self, &endpoint);
         Member {
             endpoint,
+            labels,
             ready: true,
             listing: Listing::Unknown,
             watcher,
@@ -348,6 +366,7 @@ impl Pool {
             base_path: endpoint.base_path.clone(),
             protocol: spec.protocol,
             tls,
+            labels: Arc::clone(&endpoint.labels),
             ready: endpoint.ready,
         })
     }

@@ -1,7 +1,10 @@
 //! Settings of the fleet.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+use scheduling::Policy;
 
 use crate::MetricMapping;
 
@@ -22,6 +25,8 @@ pub struct FleetOptions {
     pub learn_models: bool,
     /// How often servers are asked for their models.
     pub models_period: Duration,
+    /// Makes the policy of each pool, in place of the one that `scheduling` names.
+    pub policy: Option<PolicyFactory>,
     /// Seed of the core's random choices.
     pub seed: u64,
     /// Where everything that cores are told and decide is written.
@@ -38,9 +43,33 @@ impl Default for FleetOptions {
             dns_refresh: Duration::from_secs(5),
             learn_models: true,
             models_period: Duration::from_secs(10),
+            policy: None,
             seed: 0x0070_6f69_6e74_736d,
             recorder: None,
         }
+    }
+}
+
+/// Makes policies, one for each pool.
+#[derive(Clone)]
+pub struct PolicyFactory(Arc<dyn Fn() -> Box<dyn Policy> + Send + Sync>);
+
+impl PolicyFactory {
+    /// One that calls `make`.
+    pub fn new(make: impl Fn() -> Box<dyn Policy> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(make))
+    }
+
+    /// A policy for one pool.
+    #[must_use]
+    pub fn make(&self) -> Box<dyn Policy> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for PolicyFactory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PolicyFactory").field(&self.make()).finish()
     }
 }
 

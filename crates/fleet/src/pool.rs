@@ -107,6 +107,7 @@ impl Pool {
                 shared.options.scheduling.clone(),
                 shared.options.seed,
                 &spec.key.to_string(),
+                shared.options.policy.as_ref(),
                 shared.options.recorder.as_ref(),
             ),
             book: Vec::new(),

@@ -6,7 +6,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use recording::{Recorder, Track, What};
+use scheduling::policy::profile::Labels;
 use scheduling::{Config, Decision, EndpointId, EndpointProfile, Event, Request, Ticket, Time};
+
+use crate::PolicyFactory;
 
 /// The core, and its track in the recording if there is one.
 #[derive(Debug)]
@@ -21,11 +24,15 @@ impl Recorded {
         config: Config,
         seed: u64,
         name: &str,
+        policy: Option<&PolicyFactory>,
         recorder: Option<&Arc<Recorder>>,
     ) -> Self {
         Self {
             track: recorder.map(|recorder| recorder.pool(name, seed, &config, None)),
-            pool: scheduling::Pool::new(config, seed),
+            pool: match policy {
+                Some(policy) => scheduling::Pool::with_policy(config, seed, policy.make()),
+                None => scheduling::Pool::new(config, seed),
+            },
         }
     }
 
@@ -35,6 +42,11 @@ impl Recorded {
             track.told(now, What::Join { endpoint, profile });
         }
         endpoint
+    }
+
+    /// Labels of an endpoint. They are not recorded: only policies of one's own go by them, and those are not replayed.
+    pub(crate) fn label(&mut self, endpoint: EndpointId, labels: &Arc<Labels>) {
+        self.pool.label(endpoint, labels);
     }
 
     pub(crate) fn arrive(&mut self, now: Time, request: Request) -> Ticket {

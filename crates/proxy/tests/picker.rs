@@ -22,6 +22,7 @@ fn replica(picker: &Picker) -> EndpointSpec {
         port: picker.address.port(),
         name: picker.address.to_string(),
         ready: true,
+        labels: Arc::default(),
         base_path: None,
     }
 }

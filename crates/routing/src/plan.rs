@@ -384,6 +384,8 @@ pub struct EndpointSpec {
     pub ready: bool,
     /// URL mode: path prefix put before each request's path, without trailing slash.
     pub base_path: Option<String>,
+    /// Labels of the Pod where known, else of the EndpointSlice that names it.
+    pub labels: Arc<BTreeMap<String, String>>,
 }
 
 /// The host part of an endpoint.

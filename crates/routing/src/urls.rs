@@ -110,6 +110,7 @@ fn endpoint(url: &BaseUrl) -> EndpointSpec {
         name: endpoint_name(&url.host, url.port),
         ready: true,
         base_path: base_path.map(str::to_owned),
+        labels: Arc::default(),
     }
 }
 

@@ -223,6 +223,7 @@ pub fn spec(address: SocketAddr) -> EndpointSpec {
         port: address.port(),
         name: format!("pod-{}", address.port()),
         ready: true,
+        labels: Arc::default(),
         base_path: None,
     }
 }

@@ -41,6 +41,7 @@ pub fn pool(kind: PoolKind, servers: &[SocketAddr]) -> PoolSpec {
         port: address.port(),
         name: address.to_string(),
         ready: true,
+        labels: Arc::default(),
         base_path: None,
     };
     PoolSpec {

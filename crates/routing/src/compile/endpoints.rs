@@ -6,6 +6,7 @@
 //! nothing about Pods.) An address that stands in several places is one server, ready if one of them says so.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::core::{EndpointPort, Protocol, SERVICE_NAME_LABEL};
 use api::{Endpoint, EndpointSlice, Objects, Pod, Service, ServicePort, TargetPort};
@@ -127,6 +128,7 @@ impl Found {
     }
 
     fn add(&mut self, slice: &EndpointSlice, ports: &[u16]) {
+        let labels = Arc::new(slice.meta.labels.clone());
         for endpoint in &slice.endpoints {
             let Some(address) = endpoint.addresses.first() else {
                 continue;
@@ -139,7 +141,11 @@ impl Found {
                 continue;
             };
             for port in ports {
-                self.merge(server(endpoint, host.clone(), *port, ports.len() > 1));
+                let server = server(endpoint, host.clone(), *port, ports.len() > 1);
+                self.merge(EndpointSpec {
+                    labels: Arc::clone(&labels),
+                    ..server
+                });
             }
         }
     }
@@ -147,6 +153,7 @@ impl Found {
     /// A server for each target port of a pool, unless the Pod's annotation narrows them down.
     fn add_pod(&mut self, pod: &Pod, target_ports: &[u16]) {
         let Some(ip) = pod.ip() else { return };
+        let labels = Arc::new(pod.meta.labels.clone());
         let active = pod.active_ports();
         let wanted = |port: &&u16| active.as_ref().is_none_or(|active| active.contains(port));
         for port in target_ports.iter().filter(wanted) {
@@ -160,6 +167,7 @@ impl Found {
                 port: *port,
                 name,
                 ready: pod.is_ready(),
+                labels: Arc::clone(&labels),
                 base_path: None,
             });
         }
@@ -194,6 +202,7 @@ fn server(endpoint: &Endpoint, host: Host, port: u16, several: bool) -> Endpoint
         port,
         name,
         ready,
+        labels: Arc::default(),
         base_path: None,
     }
 }
