@@ -100,6 +100,9 @@ pub(crate) struct ServeArgs {
     /// How servers are chosen.
     #[arg(long, value_enum, default_value_t = Policy::ExpectedCost)]
     pub(crate) policy: Policy,
+    /// An EndpointPickerConfig to choose servers by, with its flow control, in place of `--policy`.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "record"])]
+    pub(crate) picker_config: Option<PathBuf>,
     /// Clients are trusted: engine-internal fields, servers' admin routes and `x-pointsman-explain` are allowed.
     #[arg(long)]
     pub(crate) trusted: bool,

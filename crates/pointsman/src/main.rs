@@ -11,6 +11,7 @@ mod demo;
 mod epp;
 mod kubernetes;
 mod logging;
+mod picker_config;
 mod queue;
 mod serve;
 mod status_page;

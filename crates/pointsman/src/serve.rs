@@ -191,6 +191,9 @@ pub(crate) fn fleet_options(args: &ServeArgs) -> anyhow::Result<fleet::FleetOpti
         .path
         .clone_from(&args.scraping.model_server_metrics_path);
     options.mapping = mapping(&args.scraping)?;
+    if let Some(path) = &args.picker_config {
+        crate::picker_config::apply_file(path, &mut options)?;
+    }
     if let Some(path) = &args.record {
         let recorder = recording::Recorder::create(path, args.record_limit << 20)
             .with_context(|| format!("cannot record to {}", path.display()))?;

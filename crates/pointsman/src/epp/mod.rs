@@ -30,6 +30,7 @@ pub(crate) use self::argv::arguments;
 use self::source::{Read, Source, pool_in_cluster, pool_in_files};
 use crate::admin::{self, Admin, Readiness};
 use crate::cli::{LogArgs, LogFormat};
+use crate::picker_config;
 
 /// How often the certificate's files are looked at.
 const CERTIFICATE: Duration = Duration::from_secs(5);
@@ -61,12 +62,6 @@ pub(crate) fn run(args: Box<EppArgs>) -> anyhow::Result<()> {
 /// A flag that would change the picks must not be taken in silence.
 fn refuse_what_is_not_there(args: &EppArgs) -> anyhow::Result<()> {
     let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-    if given(&args.config_file) || given(&args.config_text) {
-        bail!(
-            "an EndpointPickerConfig (--config-file, --config-text) is not supported yet; \
-             without it servers are chosen by expected cost, which uses queue, KV cache, prefix and adapters"
-        );
-    }
     if given(&args.ignored.endpoint_selector) || given(&args.ignored.endpoint_target_ports) {
         bail!(
             "--endpoint-selector is not supported: name a pool with --pool-name, or describe one in files with -f"
@@ -452,5 +447,12 @@ fn fleet_options(args: &EppArgs) -> anyhow::Result<fleet::FleetOptions> {
         lora: read("lora-info-metric", &servers.lora_info_metric)?,
         cache_info: read("cache-info-metric", &servers.cache_info_metric)?,
     };
+    // Charts pass empty texts for what is not set.
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    if let Some(path) = given(&args.config_file) {
+        picker_config::apply_file(path.as_ref(), &mut options)?;
+    } else if let Some(text) = given(&args.config_text) {
+        picker_config::apply_text(&text, &mut options).context("--config-text")?;
+    }
     Ok(options)
 }

@@ -139,6 +139,28 @@ impl Pointsman {
         }
     }
 
+    /// `epp` with these arguments on free ports, once it picks.
+    pub fn epp(path: &Path, more: &[&str]) -> Self {
+        let path = path.to_str().expect("UTF-8");
+        let fixed = [
+            "epp",
+            "-f",
+            path,
+            "--threads",
+            "1",
+            "--secure-serving=false",
+        ];
+        let ports = ["--grpc-port=0", "--grpc-health-port=0", "--metrics-port=0"];
+        let mut process = Process::start(&[&fixed, &ports, more].concat());
+        let admin = process.wait_for("admin:")[0];
+        let data = process.addresses("serving")[0];
+        Self {
+            process,
+            data,
+            admin,
+        }
+    }
+
     /// In front of servers by URL.
     pub fn urls(servers: &[SocketAddr], more: &[&str]) -> Self {
         let urls: Vec<String> = servers
