@@ -110,7 +110,10 @@ fn check_version(value: &serde_json::Value) -> Result<(), DecodeError> {
     let text = |field: &str| {
         let found = value.get(field).and_then(serde_json::Value::as_str);
         found.ok_or_else(|| {
-            DecodeError::field(field, "this field is required, and its value is a text")
+            DecodeError::field(
+                field,
+                "an EndpointPickerConfig has this field, and its value is a text",
+            )
         })
     };
     let (version, kind) = (text("apiVersion")?, text("kind")?);
