@@ -514,7 +514,7 @@ impl Machine {
             return Ok(Event::Nothing);
         }
         let body_follows = !head.end_of_stream && self.answer_mode != Mode::None;
-        self.answer_ended = head.end_of_stream;
+        self.answer_ended |= head.end_of_stream;
         Ok(Event::AnswerHead(AnswerHead {
             head,
             metadata,
