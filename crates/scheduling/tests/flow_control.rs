@@ -485,6 +485,44 @@ fn what_runs_is_ended_for_higher_classes_a_few_at_a_time() {
 }
 
 #[test]
+fn what_was_freed_must_be_seen_before_more_is_ended() {
+    let flow = FlowControl {
+        evict_running: true,
+        ..FlowControl::default()
+    };
+    let config = Config {
+        flow,
+        ..Config::default()
+    };
+    let (mut pool, ids) = common::pool(config, 1);
+    let scrape = |pool: &mut Pool, at: f64, waiting| {
+        let load = Load {
+            waiting: Some(waiting),
+            running: Some(3),
+            kv_usage: None,
+        };
+        let endpoint = ids[0];
+        pool.observe(secs(at), Event::Scraped { endpoint, load });
+    };
+    let low = [1, 2, 3].map(|text| {
+        let (ticket, _) = send(&mut pool, secs(0.0), class(-1, text));
+        pool.observe(secs(0.1), Event::FirstToken { ticket });
+        ticket
+    });
+    scrape(&mut pool, 0.5, 6);
+    let waits = pool.arrive(secs(0.5), class(1, 9));
+    drain(&mut pool, secs(0.5));
+    assert_eq!(evicted(&drain(&mut pool, secs(0.6))), [low[2]]);
+    pool.observe(secs(0.7), Event::Abandoned { ticket: low[2] });
+    assert!(drain(&mut pool, secs(0.7)).is_empty(), "not scraped since");
+    scrape(&mut pool, 0.8, 6);
+    assert_eq!(evicted(&drain(&mut pool, secs(0.8))), [low[1]]);
+    pool.observe(secs(0.9), Event::Abandoned { ticket: low[1] });
+    scrape(&mut pool, 1.0, 0);
+    assert!(winners(&drain(&mut pool, secs(1.0))).contains_key(&waits));
+}
+
+#[test]
 fn nobody_is_ended_for_a_prefill_or_without_leave() {
     for (evict_running, started) in [(true, true), (false, false)] {
         let config = Config {

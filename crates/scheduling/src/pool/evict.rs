@@ -2,8 +2,8 @@
 //!
 //! Requests of negative priority are taken at the client's own risk. If all endpoints for a higher one are full, some of
 //! them are ended: lowest priority first, newest first, since those lose least work, and only where that makes room. At
-//! most two at a time, and no more until the host has said of both that they are over: what was freed must be seen
-//! before more is ended. A host that says nothing is waited for ten seconds. (The order, the bound and the wait are those
+//! most two at a time, and no more until the host has said of both that they are over and their servers' metrics were read
+//! since: what was freed must be seen before more is ended. A host that says nothing is waited for ten seconds. (The order, the bound and the wait are those
 //! of the Go endpoint picker's eviction.)
 //!
 //! Nobody is ended for a wait that ends by itself in a moment, as the wait for a running prefill does.
@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::Pool;
 use crate::criticality::{Lineup, Waiting};
 use crate::decision::{Decision, EvictReason};
-use crate::id::Ticket;
+use crate::id::{EndpointId, Ticket};
 use crate::queue_depth::Full;
 use crate::request::Request;
 use crate::time::Time;
@@ -33,6 +33,8 @@ pub(super) struct Victims {
     running: BTreeSet<(i32, Reverse<Ticket>)>,
     leaving: Vec<(i32, Ticket)>,
     until: Option<Time>,
+    /// Where the last ones ran, and when the last of them was over.
+    freed: (Vec<EndpointId>, Time),
 }
 
 impl Victims {
@@ -42,9 +44,12 @@ impl Victims {
     }
 
     /// One is over.
-    pub(super) fn over(&mut self, priority: i32, ticket: Ticket) {
+    fn over(&mut self, now: Time, priority: i32, ticket: Ticket) {
         self.running.remove(&(priority, Reverse(ticket)));
-        self.leaving.retain(|(_, other)| *other != ticket);
+        if self.leaving.iter().any(|(_, other)| *other == ticket) {
+            self.leaving.retain(|(_, other)| *other != ticket);
+            self.freed.1 = now;
+        }
         if self.leaving.is_empty() {
             self.until = None;
         }
@@ -69,6 +74,9 @@ impl Pool {
             return;
         }
         if self.victims.until.is_some_and(|until| now < until) {
+            return;
+        }
+        if !self.settled(now) {
             return;
         }
         self.victims.leaving.clear();
@@ -105,6 +113,11 @@ impl Pool {
                 retry_after,
             });
         }
+        let places = victims.iter().filter_map(|(_, ticket)| {
+            let charge = self.flights.get(ticket)?.charge.as_ref()?;
+            Some(charge.endpoint)
+        });
+        self.victims.freed = (places.collect(), now);
         self.victims.leaving = victims;
         self.victims.until = Some(now + CONFIRM);
     }
@@ -141,13 +154,24 @@ impl Pool {
         }
     }
 
+    /// Whether what the last round freed has been seen, where it is seen by scraping.
+    fn settled(&self, now: Time) -> bool {
+        let (places, since) = &self.victims.freed;
+        let stale = |id: &EndpointId| {
+            let endpoint = self.endpoint_ref(*id);
+            let scraped = endpoint.and_then(|it| it.last_scrape);
+            scraped.is_some_and(|at| at < *since && now - at < self.config.scrape_ttl)
+        };
+        !places.iter().any(stale)
+    }
+
     /// A request in flight is over.
-    pub(super) fn freed(&mut self, ticket: Ticket) {
+    pub(super) fn freed(&mut self, now: Time, ticket: Ticket) {
         if !self.config.flow.evict_running {
             return;
         }
         if let Some(flight) = self.flights.get(&ticket) {
-            self.victims.over(flight.request.priority, ticket);
+            self.victims.over(now, flight.request.priority, ticket);
         }
     }
 }

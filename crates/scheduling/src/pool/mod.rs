@@ -178,7 +178,7 @@ impl Pool {
         self.presume(now);
         self.miss_siblings(now);
         if let Event::Finished { ticket, .. } | Event::Abandoned { ticket } = event {
-            self.freed(ticket);
+            self.freed(now, ticket);
         }
         self.handle(now, event);
         // Tokens in mid-stream make an endpoint a little dearer, never open.
