@@ -29,7 +29,7 @@ pub(crate) struct Hints {
     /// The protocol that the client wants to change to.
     pub(crate) upgrade: Option<HeaderValue>,
     /// The hints as the client wrote them, for a picker outside.
-    pub(crate) told: SmallVec<[(HeaderName, HeaderValue); 2]>,
+    pub(crate) told: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// What is done with a field of a request.
