@@ -34,6 +34,9 @@ pub struct PickerOptions {
     pub subset: bool,
     /// Let the request header `test-epp-endpoint-selection` narrow the choice, as conformance tests ask.
     pub test_selection: bool,
+    /// Most servers to name behind the picked one, for proxies that walk the list when a server fails. Others, such as
+    /// Envoy's original-destination clusters, read one address and refuse a list.
+    pub fallbacks: usize,
 }
 
 impl Default for PickerOptions {
@@ -43,6 +46,7 @@ impl Default for PickerOptions {
             trusted: false,
             subset: true,
             test_selection: false,
+            fallbacks: usize::MAX,
         }
     }
 }
@@ -130,7 +134,7 @@ impl Picker {
                     ..PickRequest::default()
                 };
                 let lease = pool.pick(request).await.map_err(Refusal::Rejected)?;
-                return Ok(Picked::new(exchange.leased(lease), None, size));
+                return Ok(Picked::new(self.named(exchange.leased(lease)), None, size));
             }
         };
         let lease = {
@@ -148,7 +152,17 @@ impl Picker {
             .as_ref()
             .map(|pieces| pieces.iter().map(Bytes::len).sum())
             .or(size);
-        Ok(Picked::new(exchange.leased(lease), pieces, length))
+        Ok(Picked::new(
+            self.named(exchange.leased(lease)),
+            pieces,
+            length,
+        ))
+    }
+
+    /// The servers of a pick that the proxy is told.
+    fn named<'a>(&self, lease: &'a Lease) -> &'a [Arc<Endpoint>] {
+        let all = lease.endpoints();
+        &all[..all.len().min(self.options.fallbacks.saturating_add(1))]
     }
 
     /// What the request is, and its body with another model's name in it where that is asked for.
@@ -243,10 +257,10 @@ struct Picked {
 }
 
 impl Picked {
-    fn new(lease: &Lease, pieces: Option<[Bytes; 3]>, length: Option<usize>) -> Self {
+    fn new(servers: &[Arc<Endpoint>], pieces: Option<[Bytes; 3]>, length: Option<usize>) -> Self {
         use std::fmt::Write;
         let mut destination = String::new();
-        for endpoint in lease.endpoints() {
+        for endpoint in servers {
             let address: SocketAddr = endpoint.address();
             let comma = if destination.is_empty() { "" } else { "," };
             // Writing to a string does not fail.

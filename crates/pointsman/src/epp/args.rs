@@ -67,6 +67,10 @@ pub(crate) struct EppArgs {
     /// Let the request header `test-epp-endpoint-selection` narrow the choice, as conformance tests ask.
     #[arg(long)]
     pub(super) test_endpoint_selection: bool,
+    /// Most servers to name behind the picked one. Not every proxy takes a list: Envoy's original-destination clusters
+    /// want one address.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) fallbacks: usize,
     /// Clients are trusted with fields by which engines steer each other.
     #[arg(long)]
     pub(super) trusted: bool,

@@ -230,6 +230,7 @@ impl Server {
                     trusted: args.trusted,
                     subset: !args.disable_endpoint_subset_filter,
                     test_selection: args.test_endpoint_selection,
+                    fallbacks: args.fallbacks,
                 },
             )),
             Work::Route(router) => Service::routing(Arc::clone(router), Arc::clone(&self.metrics)),
