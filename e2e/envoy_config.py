@@ -48,8 +48,8 @@ def processing_mode(mode):
     }
 
 
-def ext_proc(name, cluster, mode):
-    """The filter that asks a processor."""
+def ext_proc(name, cluster, mode, allow=False):
+    """The filter that asks a processor; `allow`: requests go on where it fails, as far as Envoy can do that."""
     return {
         "name": name,
         "typed_config": typed(
@@ -57,7 +57,7 @@ def ext_proc(name, cluster, mode):
             grpc_service={"envoy_grpc": {"cluster_name": cluster}, "timeout": "60s"},
             # The default, 0.2 s, is too short for a picker that lets requests wait.
             message_timeout="60s",
-            failure_mode_allow=False,
+            failure_mode_allow=allow,
             processing_mode=processing_mode(mode),
             metadata_options={
                 "forwarding_namespaces": {"untyped": ["envoy.lb", "envoy.lb.subset_hint"]},
@@ -68,7 +68,7 @@ def ext_proc(name, cluster, mode):
 
 
 def subset_filter(entries):
-    """Writes the subset hint, as a gateway does that has narrowed the choice."""
+    """Writes the subset hint, a list or a text, as a gateway does that has narrowed the choice."""
     return {
         "name": "subset",
         "typed_config": typed(
@@ -90,10 +90,16 @@ def policy(name, **config):
     return {"policies": [{"typed_extension_config": extension}]}
 
 
-def pool_cluster(name, ports):
+def breakers(raised):
+    """Envoy lets 1,024 requests at once go to a cluster, and as many wait, unless it is told otherwise."""
+    most = {key: 1_000_000 for key in ("max_connections", "max_pending_requests", "max_requests", "max_retries")}
+    return {"circuit_breakers": {"thresholds": [most]}} if raised else {}
+
+
+def pool_cluster(name, ports, raised=True):
     """Servers that the picker's metadata chooses among, else its header, else round robin."""
     metadata = {"key": "envoy.lb", "path": [{"key": DESTINATION}]}
-    return {
+    return breakers(raised) | {
         "name": name,
         "type": "STATIC",
         "connect_timeout": "2s",
@@ -108,8 +114,20 @@ def pool_cluster(name, ports):
     }
 
 
-def processor_cluster(name, port, tls):
-    cluster = {
+def original_destination_cluster(name, raised=True):
+    """Whatever address the picker's header says: the proxy knows no servers."""
+    return breakers(raised) | {
+        "name": name,
+        "type": "ORIGINAL_DST",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "connect_timeout": "2s",
+        "per_connection_buffer_limit_bytes": 8 << 20,
+        "original_dst_lb_config": {"use_http_header": True, "http_header_name": DESTINATION},
+    }
+
+
+def processor_cluster(name, port, tls, raised=True):
+    cluster = breakers(raised) | {
         "name": name,
         "type": "STATIC",
         "connect_timeout": "2s",
@@ -127,10 +145,42 @@ def processor_cluster(name, port, tls):
     return cluster
 
 
-def config(listen, admin, picker, servers, mode="duplex", tls=True, subset=None, body_router=None):
-    """Everything on loopback. `picker`, `body_router` and `servers` are ports; `subset` narrows the choice."""
-    filters, clusters = [], [pool_cluster("pool", servers), processor_cluster("picker", picker, tls)]
-    routes = [{"match": {"prefix": "/"}, "route": {"cluster": "pool", "timeout": "0s"}}]
+def weighted(pools):
+    """A route over several pools, each with a picker of its own: [(weight, picker's port, servers' ports)]."""
+    parts = []
+    for i, (weight, _, _) in enumerate(pools):
+        asked = {"envoy_grpc": {"cluster_name": f"picker-{i}"}, "timeout": "60s"}
+        override = typed("filters.http.ext_proc.v3.ExtProcPerRoute", overrides={"grpc_service": asked})
+        parts.append({"name": f"pool-{i}", "weight": weight, "typed_per_filter_config": {"picker": override}})
+    return {"weighted_clusters": {"clusters": parts}, "timeout": "0s"}
+
+
+def config(
+    listen,
+    admin,
+    picker,
+    servers,
+    mode="duplex",
+    tls=True,
+    subset=None,
+    body_router=None,
+    allow=False,
+    raised=True,
+    original=False,
+    retries=0,
+    pools=(),
+):
+    """Everything on loopback. `picker`, `body_router` and `servers` are ports; `subset` narrows the choice; `raised`
+    lifts the circuit breakers; `original` takes servers from the picker's header alone; `retries` after failures to
+    connect; `pools` as in `weighted`."""
+    pool = original_destination_cluster("pool", raised) if original else pool_cluster("pool", servers, raised)
+    filters, clusters = [], [pool, processor_cluster("picker", picker, tls, raised)]
+    for i, (_, port, ports) in enumerate(pools):
+        clusters += [pool_cluster(f"pool-{i}", ports, raised), processor_cluster(f"picker-{i}", port, tls, raised)]
+    route = weighted(pools) if pools else {"cluster": "pool", "timeout": "0s"}
+    if retries:
+        route["retry_policy"] = {"retry_on": "connect-failure", "num_retries": retries}
+    routes = [{"match": {"prefix": "/"}, "route": route}]
     if body_router:
         filters.append(ext_proc("body-router", "body-router", "duplex-request"))
         clusters.append(processor_cluster("body-router", body_router, tls))
@@ -139,7 +189,7 @@ def config(listen, admin, picker, servers, mode="duplex", tls=True, subset=None,
         routes[0]["match"]["headers"] = told
     if subset is not None:
         filters.append(subset_filter(subset))
-    filters.append(ext_proc("picker", "picker", mode))
+    filters.append(ext_proc("picker", "picker", mode, allow))
     filters.append({"name": "envoy.filters.http.router", "typed_config": typed("filters.http.router.v3.Router")})
     manager = typed(
         "filters.network.http_connection_manager.v3.HttpConnectionManager",

@@ -17,7 +17,8 @@ from harness import World, free_port, get
 COMPLETIONS = "/v1/completions"
 
 
-def pool(ports):
+def pool(ports, names=True):
+    """The pool of these servers; `names`: with a model under another name."""
     endpoints = [
         {
             "apiVersion": "discovery.k8s.io/v1",
@@ -45,7 +46,7 @@ def pool(ports):
         "metadata": {"name": "alias", "namespace": "default"},
         "spec": {"modelName": "alias", "criticality": "Critical", "poolRef": {"name": "sim"}, "targetModels": [{"name": "simulated", "weight": 1}]},
     }
-    return "\n---\n".join(json.dumps(thing) for thing in [pool, rewrite, *endpoints])
+    return "\n---\n".join(json.dumps(thing) for thing in [pool, *[rewrite][:names], *endpoints])
 
 
 class Setup(World):
@@ -62,10 +63,13 @@ class Setup(World):
             self.start(f"sim-{port}", [self.binary, "sim", "--port", port], f"http://127.0.0.1:{port}/health")
         return ports
 
-    def picker(self, ports, *flags, name="epp"):
-        (self.folder / "pool.yaml").write_text(pool(ports))
-        grpc, health, admin = free_port(), free_port(), free_port()
-        command = [self.binary, "epp", "-f", self.folder, f"--grpc-port={grpc}", f"--grpc-health-port={health}", f"--metrics-port={admin}", *flags]
+    def picker(self, ports, *flags, name="epp", grpc=None, names=True):
+        """Its process, its port and its admin URL. Each name has a folder of its own."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        (folder / "pool.yaml").write_text(pool(ports, names))
+        grpc, health, admin = grpc or free_port(), free_port(), free_port()
+        command = [self.binary, "epp", "-f", folder, f"--grpc-port={grpc}", f"--grpc-health-port={health}", f"--metrics-port={admin}", *flags]
         process = self.start(name, command, f"http://127.0.0.1:{admin}/readyz")
         return process, grpc, f"http://127.0.0.1:{admin}"
 
@@ -155,7 +159,7 @@ def lost_server(setup):
     ports = setup.servers(2)
     _, picker, admin = setup.picker(ports, "--secure-serving=false")
     port = setup.envoy(picker, ports, tls=False)
-    (setup.folder / "pool.yaml").write_text(pool(ports[:1]))
+    (setup.folder / "epp" / "pool.yaml").write_text(pool(ports[:1]))
     end = time.time() + 10
     while f":{ports[1]}" in get(admin + "/status")[1] and time.time() < end:
         time.sleep(0.05)

@@ -72,10 +72,10 @@ class World(contextlib.ExitStack):
 
     def __init__(self, binary, model):
         super().__init__()
-        self.binary, self.model = binary, model
+        self.binary, self.model, self.processes = binary, model, {}
 
     def start(self, name, command, url):
-        process = Process(name, command)
+        process = self.processes[name] = Process(name, command)
         self.callback(process.stop)
         return process.wait_for(url)
 
