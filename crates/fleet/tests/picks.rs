@@ -109,6 +109,70 @@ async fn a_request_waits_until_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_running_request_is_told_that_it_must_end() {
+    let (listener, address) = silent().await;
+    let mut options = quiet();
+    options.scheduling.prefill_gate_tokens = 500;
+    options.scheduling.flow.evict_running = true;
+    options.probe.timeout = Duration::from_secs(3600);
+    let metrics = Metrics::new();
+    let fleet = Fleet::new(options, metrics.clone());
+    fleet.apply([pool_of(vec![spec(address)])].iter());
+    let (world, _listener) = (World { fleet, metrics }, listener);
+    let pool = world.pool();
+    let of_class = |priority| PickRequest {
+        priority,
+        ..request(1000)
+    };
+    let mut low = pool.pick(of_class(-1)).await.unwrap();
+    let mut notice = low.eviction_notice().expect("it may be ended");
+    assert!(low.eviction_notice().is_none(), "there is one");
+    let high = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.pick(of_class(1)).await }
+    });
+    let eviction = notice.told().await;
+    assert_eq!(eviction.reason.code(), "evicted");
+    assert!((1..=120).contains(&eviction.retry_after_seconds()));
+    assert!(!high.is_finished(), "not before the other is over");
+    drop(low);
+    let high = high.await.unwrap().unwrap();
+    assert!(high.queued() >= Duration::from_millis(90));
+    assert_eq!(
+        world.sample("pointsman_evicted_total{pool=\"default/p\",reason=\"evicted\"}"),
+        Some(1.0)
+    );
+    let waited = "pointsman_queue_wait_seconds_count{pool=\"default/p\",priority=\"1\",outcome=\"dispatched\"}";
+    assert_eq!(world.sample(waited), Some(1.0));
+}
+
+#[tokio::test]
+async fn without_leave_there_is_no_notice() {
+    let (world, _listener) = narrow().await;
+    let pool = world.pool();
+    let mut lease = pool.pick(request(10)).await.unwrap();
+    assert!(lease.eviction_notice().is_none());
+}
+
+#[test]
+fn flows_are_told_apart_by_the_best_that_is_known() {
+    let key = fleet::flow_key;
+    assert_eq!(key(Some(b"a"), Some(b"k"), "m"), key(Some(b"a"), None, "n"));
+    assert_eq!(key(None, Some(b"k"), "m"), key(None, Some(b"k"), "n"));
+    let all = [
+        key(Some(b"a"), None, "a"),
+        key(None, Some(b"a"), "a"),
+        key(None, None, "a"),
+        key(None, None, "b"),
+        key(None, None, ""),
+    ];
+    for (at, one) in all.iter().enumerate() {
+        assert_ne!(*one, 0);
+        assert!(!all[..at].contains(one), "{at}");
+    }
+}
+
+#[tokio::test]
 async fn a_waiting_request_that_is_dropped_leaves_the_queue() {
     let (world, _listener) = narrow().await;
     let pool = world.pool();
