@@ -20,7 +20,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-pub use client::{Reply, get, open, post, send};
+pub use client::{Opened, Reply, get, open, post, send};
 pub use objects::{Folder, slice};
 pub use process::{Check, Pointsman, Sim, check};
 pub use server::{Answer, Asked, Server};

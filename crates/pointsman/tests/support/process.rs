@@ -151,7 +151,7 @@ impl Pointsman {
             "--secure-serving=false",
         ];
         let ports = ["--grpc-port=0", "--grpc-health-port=0", "--metrics-port=0"];
-        let mut process = Process::start(&[&fixed, &ports, more].concat());
+        let mut process = Process::start(&[&fixed[..], &ports[..], more].concat());
         let admin = process.wait_for("admin:")[0];
         let data = process.addresses("serving")[0];
         Self {
