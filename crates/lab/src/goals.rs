@@ -196,3 +196,6 @@ impl Outcome {
         serde_json::from_slice(&bytes).map_err(|error| LabError::json(&path, error))
     }
 }
+
+#[cfg(test)]
+mod tests;

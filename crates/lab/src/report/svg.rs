@@ -62,7 +62,7 @@ pub(super) fn stroke(look: Look) -> String {
     match look {
         Look::Ours => format!("stroke=\"{OURS}\" stroke-width=\"3\""),
         Look::Bound => "stroke=\"#888\" stroke-width=\"1.6\" stroke-dasharray=\"2 3\"".to_owned(),
-        Look::Faint => "stroke=\"#999\" stroke-width=\"1\" stroke-opacity=\".4\"".to_owned(),
+        Look::Faint => "stroke=\"#999\" stroke-width=\"1\" stroke-opacity=\".6\"".to_owned(),
         Look::Colour(place) => {
             let dash = match place / COLOURS.len() {
                 0 => "",
