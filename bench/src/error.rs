@@ -16,6 +16,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The lab knows no such policy or engine.
+    #[error("the lab cannot predict this scenario")]
+    Prediction,
     /// The head of a reply does not parse.
     #[error("malformed head of a reply: {0}")]
     Head(#[from] httparse::Error),

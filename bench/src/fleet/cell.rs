@@ -165,20 +165,20 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
         .unwrap_or(f64::NAN)
 }
 
-/// The best possible hit ratio of the requests, with tokens as a server cuts them.
+/// The requests' tokens as a server cuts them.
 ///
 /// # Errors
 /// When the server does not tokenize.
-pub async fn best_hit_ratio(
+pub async fn tokens(
     server: u16,
     client: &Client,
     requests: &[Request],
-) -> Result<f64, Error> {
+) -> Result<Vec<Vec<u32>>, Error> {
     #[derive(Deserialize)]
     struct Tokens {
         tokens: Vec<u32>,
     }
-    let mut cache = EndlessCache::default();
+    let mut all = Vec::with_capacity(requests.len());
     for request in requests {
         let body = Some(request.tokenize_body());
         let (status, answer) = client.call(server, "/tokenize", body).await?;
@@ -186,9 +186,19 @@ pub async fn best_hit_ratio(
             return Err(unexpected(status, &answer));
         }
         let Tokens { tokens } = serde_json::from_slice(&answer)?;
-        cache.prompt(&tokens);
+        all.push(tokens);
     }
-    Ok(cache.hit_ratio())
+    Ok(all)
+}
+
+/// The best possible hit ratio of the requests.
+#[must_use]
+pub fn best_hit_ratio(tokens: &[Vec<u32>]) -> f64 {
+    let mut cache = EndlessCache::default();
+    for prompt in tokens {
+        cache.prompt(prompt);
+    }
+    cache.hit_ratio()
 }
 
 #[cfg(test)]

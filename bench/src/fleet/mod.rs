@@ -9,6 +9,7 @@
 //! - [`scenario`]: servers, loads and goals
 //! - [`servers`], [`client`], [`sse`], [`counters`]: processes, HTTP, and what servers tell
 //! - [`cell`]: one run; [`bound`]: the best possible hit ratio
+//! - [`predict`]: the same in virtual time
 //! - [`judge`], [`report`]: rows, goals, and the table
 
 pub mod bound;
@@ -16,6 +17,7 @@ pub mod cell;
 pub mod client;
 pub mod counters;
 pub mod judge;
+pub mod predict;
 pub mod report;
 pub mod scenario;
 pub mod servers;
@@ -33,6 +35,7 @@ use crate::machine::Machine;
 use cell::Figures;
 use client::Client;
 use judge::Row;
+use predict::Predicted;
 use scenario::{Policy, Scenario};
 use servers::Servers;
 
@@ -68,13 +71,21 @@ pub struct Measured {
     pub rows: Vec<Row>,
     /// The runs behind the rows.
     pub figures: Vec<Figures>,
+    /// What the lab predicts for those runs, where it can.
+    pub predictions: Vec<Predicted>,
     /// The runs of the first attempt, if there was a second.
     pub first_attempt: Vec<Figures>,
 }
 
 impl Measured {
+    /// Whether who wins is as the lab predicts; `None` where it predicts no winner.
+    #[must_use]
+    pub fn same_order(&self) -> Option<bool> {
+        predict::same_order(&predict::beside(&self.predictions, &self.figures))
+    }
+
     fn failed(&self) -> bool {
-        self.rows.iter().any(|row| row.passed == Some(false))
+        self.rows.iter().any(|row| row.passed == Some(false)) || self.same_order() == Some(false)
     }
 }
 
@@ -131,19 +142,25 @@ async fn measure(settings: &Settings, scenario: Scenario) -> Result<Measured, Er
 
 async fn attempt(settings: &Settings, scenario: Scenario, from: u64) -> Result<Measured, Error> {
     let mut figures = Vec::new();
+    let mut predictions = Vec::new();
     let seeds = settings.seeds.unwrap_or_else(|| scenario.seeds());
     for nth in 0..seeds {
         let seed = from + nth;
-        let mut best = None;
+        let mut prompts = None;
         for policy in order(settings.direct, nth) {
-            let mut run = one(settings, scenario, policy, seed, &mut best).await?;
+            let mut run = one(settings, scenario, policy, seed, &mut prompts).await?;
             progress(scenario, &run);
             if run.late_p99_ms > TOO_LATE_MS {
                 eprintln!("the machine was too busy for this run; once more");
-                run = one(settings, scenario, policy, seed, &mut best).await?;
+                run = one(settings, scenario, policy, seed, &mut prompts).await?;
                 progress(scenario, &run);
             }
             figures.push(run);
+            if let Some(tokens) = prompts.as_ref().filter(|_| !settings.direct) {
+                let requests = scenario.requests(seed);
+                let shape = scenario.shape();
+                predictions.push(predict::predict(&requests, tokens, &shape, (policy, seed))?);
+            }
         }
     }
     Ok(Measured {
@@ -151,6 +168,7 @@ async fn attempt(settings: &Settings, scenario: Scenario, from: u64) -> Result<M
         repeated: false,
         rows: judge::rows(scenario, &figures),
         figures,
+        predictions,
         first_attempt: Vec::new(),
     })
 }
@@ -171,18 +189,20 @@ async fn one(
     scenario: Scenario,
     policy: Policy,
     seed: u64,
-    best: &mut Option<f64>,
+    prompts: &mut Option<Vec<Vec<u32>>>,
 ) -> Result<Figures, Error> {
     let client = Rc::new(Client::default());
     let requests = scenario.requests(seed);
     let through = (!settings.direct).then_some(policy);
     let shape = scenario.shape();
     let mut servers = Servers::start(&settings.gateway, &shape, through, seed, &client).await?;
-    if scenario.shares_prefixes() && best.is_none() {
-        *best = Some(cell::best_hit_ratio(servers.sims[0], &client, &requests).await?);
+    if scenario.predicted() && prompts.is_none() {
+        *prompts = Some(cell::tokens(servers.sims[0], &client, &requests).await?);
     }
     let mut figures = cell::run(&mut servers, &client, &requests, (policy, seed)).await?;
-    figures.best_hit_ratio = *best;
+    if scenario.shares_prefixes() {
+        figures.best_hit_ratio = prompts.as_deref().map(cell::best_hit_ratio);
+    }
     Ok(figures)
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::Error;
 use crate::fleet::judge::{Goal, Row, Unit};
-use crate::fleet::{Measured, Outcome};
+use crate::fleet::{Measured, Outcome, predict};
 use crate::spread::Spread;
 
 const NONE: &str = "–";
@@ -27,6 +27,7 @@ pub fn markdown(outcome: &Outcome) -> String {
     out.push_str(
         "\nMedians over the seeds, with the range in brackets; ratios are paired by seed.\n",
     );
+    predictions(outcome, &mut out);
     outcome.scenarios.iter().for_each(|m| remarks(m, &mut out));
     out
 }
@@ -98,6 +99,36 @@ fn goal(row: &Row) -> String {
         Some(Goal::AtMost(most)) => format!("≤ {}", limit(most)),
         Some(Goal::OfRoundRobin(most)) => format!("≤ {most}× round robin"),
     }
+}
+
+/// The lab's word beside what was measured.
+fn predictions(outcome: &Outcome, out: &mut String) {
+    if outcome.scenarios.iter().all(|it| it.predictions.is_empty()) {
+        return;
+    }
+    out.push_str(
+        "\n| scenario | policy | predicted TTFT p90 | measured | predicted hits | measured | order as predicted |\n|---|---|---|---|---|---|---|\n",
+    );
+    for measured in &outcome.scenarios {
+        let order = match measured.same_order() {
+            None => "no clear order predicted",
+            Some(true) => "yes",
+            Some(false) => "no",
+        };
+        for row in predict::beside(&measured.predictions, &measured.figures) {
+            let _ = writeln!(
+                out,
+                "| {} | {} | {:.1} ms | {:.1} ms | {:.1} % | {:.1} % | {order} |",
+                measured.scenario.name(),
+                row.policy.flag(),
+                row.predicted,
+                row.measured,
+                row.predicted_hits * 100.0,
+                row.measured_hits * 100.0
+            );
+        }
+    }
+    out.push('\n');
 }
 
 /// What a reader should know besides the rows: the bound, and failures.

@@ -108,6 +108,12 @@ impl Scenario {
         self == Self::SharedPrefix
     }
 
+    /// Whether the lab predicts it too: adapters have names here that the lab does not know, and a burst has no load.
+    #[must_use]
+    pub fn predicted(self) -> bool {
+        matches!(self, Self::SharedPrefix | Self::ShareGptLike)
+    }
+
     /// Its servers.
     #[must_use]
     pub fn shape(self) -> Shape {
