@@ -320,7 +320,10 @@ fn served(address: SocketAddr) -> Option<Metadata> {
 }
 
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "one request from its head to its record")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one request from its head to its record"
+)]
 async fn a_request_is_picked_for_rewritten_and_followed_to_its_end() {
     let world = World::new(&[9001, 9002], PickerOptions::default()).await;
     let mut call = world.call().await;
