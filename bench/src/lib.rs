@@ -11,6 +11,7 @@
 //! - [`mock`]: model servers that cost next to nothing
 //! - [`load`]: the load generator, closed and open loop
 //! - [`suite`]: the measures, their rounds, goals and gates
+//! - [`picker`]: the same for the endpoint picker, against a trivial one
 //! - [`report`]: the Markdown table and the raw figures
 
 pub mod child;
@@ -20,6 +21,7 @@ pub mod floor;
 pub mod load;
 pub mod machine;
 pub mod mock;
+pub mod picker;
 pub mod process;
 pub mod report;
 pub mod spread;
