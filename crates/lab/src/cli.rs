@@ -463,6 +463,9 @@ fn show(width: &Mutex<usize>) -> impl Fn(Progress<'_>) + Sync {
         let end = if it.done == it.total { "\n" } else { "" };
         // A terminal that is gone must not end the comparison.
         let mut err = std::io::stderr().lock();
+        if !std::io::IsTerminal::is_terminal(&err) {
+            return;
+        }
         let _ = write!(err, "\r{line:<0$}{end}", *width).and_then(|()| err.flush());
         *width = line.len();
     }

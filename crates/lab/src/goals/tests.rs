@@ -45,9 +45,8 @@ fn the_desk_keeps_runs_apart_by_all_that_matters() {
 fn progress_tells_each_stage_to_its_end() {
     let steps = parking_lot::Mutex::new(Vec::new());
     let tell = |step: Step<'_>| {
-        steps
-            .lock()
-            .push((step.stage.to_owned(), step.done, step.total))
+        let it = (step.stage.to_owned(), step.done, step.total);
+        steps.lock().push(it);
     };
     let mut desk = Desk::new(&Toys, 1, &tell);
     let places = [Place::new("toy", 5.0, "5")];

@@ -261,11 +261,15 @@ fn mix(hash: u64, nth: u64) -> u64 {
 fn outcome(job: &Job, seen: &Seen, over: f64) -> JobOutcome {
     let (ended, end) = seen.end.unwrap_or((over, End::Unfinished));
     let gaps = job.output_tokens.saturating_sub(1);
-    let decoding = seen.first.map_or(0.0, |first| (ended - first).max(0.0));
+    // Of an answer that did not stream only the end was seen.
+    let first = seen
+        .first
+        .or_else(|| (end == End::Finished).then_some(ended));
+    let decoding = first.map_or(0.0, |first| (ended - first).max(0.0));
     JobOutcome {
         id: job.id,
         at: job.at,
-        ttft: seen.first.unwrap_or(over) - seen.at,
+        ttft: first.unwrap_or(over) - seen.at,
         tpot: if gaps > 0 {
             decoding / f64::from(gaps)
         } else {

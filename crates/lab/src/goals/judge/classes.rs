@@ -32,7 +32,7 @@ pub(super) fn overload(
 
 fn preemptions(desk: &Desk<'_>, scope: &Scope, usual: &Condition, matrix: &[Place]) -> Verdict {
     let mut verdict = Verdict::new(
-        "G5",
+        "G5a",
         "preemptions in a run below KV saturation, worst cell",
         Limit::AtMost(0.0),
         Unit::Count,
@@ -69,7 +69,7 @@ fn critical(desk: &mut Desk<'_>, scope: &Scope, usual: &Condition) -> Result<Ver
     desk.run("overload", usual, &[OURS, GAIE], &mixed, &scope.seeds)?;
     desk.run("overload", usual, &[OURS, GAIE], &alone, &scope.seeds)?;
     let mut verdict = Verdict::new(
-        "G5",
+        "G5b",
         "critical p90 TTFT at 2x overload / critical requests alone",
         Limit::AtMost(1.10),
         Unit::Times,
@@ -103,7 +103,7 @@ pub(super) fn unlike(
 /// fleet can carry. The best of three offers counts: what is offered beyond goodput only harms.
 fn goodput(desk: &mut Desk<'_>, scope: &Scope, usual: &Condition) -> Result<Verdict, LabError> {
     let mut verdict = Verdict::new(
-        "G7",
+        "G7b",
         "H100 and A100 together: goodput / the capacity program (bound C)",
         Limit::AtLeast(0.90),
         Unit::Times,
@@ -147,7 +147,7 @@ fn goodput(desk: &mut Desk<'_>, scope: &Scope, usual: &Condition) -> Result<Verd
 /// Fairness between tenants, and what it costs in cache hits.
 fn tenants(desk: &mut Desk<'_>, scope: &Scope, usual: &Condition) -> Result<Verdict, LabError> {
     let mut verdict = Verdict::new(
-        "G7",
+        "G7c",
         "Jain's index over tenants, one of them greedy, at no more than 5 % fewer cache hits",
         Limit::AtLeast(0.95),
         Unit::Times,
@@ -180,7 +180,7 @@ fn adapters(desk: &mut Desk<'_>, scope: &Scope, usual: &Condition) -> Result<Ver
     let all = [OURS, rivals[0], rivals[1]];
     desk.run("adapters", usual, &all, &places, &scope.seeds)?;
     let mut verdict = Verdict::new(
-        "G7",
+        "G7a",
         "multi-LoRA mix: p90 TTFT / GAIE, the better of its default and its adapter scorer",
         Limit::AtMost(0.80),
         Unit::Times,

@@ -48,7 +48,7 @@ pub(super) fn staleness(
     let late = scope.condition("scrape 1 s", |plan| plan.scrape_period = 1.0);
     desk.run("scrape 1 s", &late, &[OURS], &places, &scope.seeds)?;
     let mut stale = Verdict::new(
-        "G4",
+        "G4a",
         "scrape each 1 s instead of 50 ms: change of p90 TTFT, worst cell",
         Limit::AtMost(0.05),
         Unit::Share,
@@ -60,7 +60,7 @@ pub(super) fn staleness(
     });
     desk.run("four gateways", &many, &[OURS], &places, &scope.seeds)?;
     let mut gateways = Verdict::new(
-        "G4",
+        "G4b",
         "four gateways, sharing each 50 ms: p90 TTFT / one gateway, worst cell",
         Limit::AtMost(1.10),
         Unit::Times,
