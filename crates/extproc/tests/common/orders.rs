@@ -44,8 +44,10 @@ pub(crate) fn drive(data: &[u8]) {
     let Some((&modes, mut rest)) = data.split_first() else {
         return;
     };
-    let duplex = modes & 7 == 4 && (modes >> 3) & 7 == 4;
-    let config = (modes & 0x80 == 0).then_some(ProtocolConfiguration {
+    // A proxy that does not say its modes is not held to full duplex: what it sends decides that.
+    let told = modes & 0x80 == 0;
+    let duplex = told && modes & 7 == 4 && (modes >> 3) & 7 == 4;
+    let config = told.then_some(ProtocolConfiguration {
         request_body_mode: i32::from(modes & 7),
         response_body_mode: i32::from((modes >> 3) & 7),
         send_body_without_waiting_for_header_response: false,
