@@ -69,6 +69,8 @@ fn a_filter_on_labels_decides_and_without_it_all_serve() {
     let gateway = Pointsman::files(folder.path(), &["--picker-config", file.to_str().unwrap()]);
     gateway.wait_ready(2);
     assert_eq!(spread(&gateway, ["prefill", "decode"]), [0, 20]);
+    // Its listener's port is the next one's.
+    drop(gateway);
 
     let gateway = Pointsman::files(folder.path(), &[]);
     gateway.wait_ready(2);
