@@ -29,7 +29,11 @@ fn stormy_among(groups: u64, policy: &str, weather: Weather, seed: u64) -> RunOu
     (config.horizon, config.drain, config.warmup) = (6.0, 20.0, 0.0);
     (config.gateways, config.weather) = (2, weather);
     let dispatchers = dispatchers(policy, &config);
-    let mut outcome = run(config, Box::new(Toy::new(30.0, groups, 40, seed)), dispatchers);
+    let mut outcome = run(
+        config,
+        Box::new(Toy::new(30.0, groups, 40, seed)),
+        dispatchers,
+    );
     outcome.real_seconds = 0.0;
     outcome
 }
