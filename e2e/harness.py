@@ -15,11 +15,41 @@ LOGS = pathlib.Path(os.environ.get("E2E_LOGS", "/tmp/pointsman-e2e"))
 LOGS.mkdir(parents=True, exist_ok=True)
 
 
+BLOCK = 100
+_held = []
+_next = iter(())
+
+
 def free_port():
-    """A port nobody listens on now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that nobody has, and that is not given twice.
+
+    It lies below the range from which systems give ports to outgoing connections, so that no connection takes it
+    between here and its use; and in a block that this process holds by its first port, so that no other run takes it.
+    """
+    global _next
+    while True:
+        for port in _next:
+            with socket.socket() as s, contextlib.suppress(OSError):
+                s.bind(("127.0.0.1", port))
+                return port
+        first = _block()
+        _next = iter(range(first + 1, first + BLOCK))
+
+
+def _block():
+    """The first port of a block that nobody else holds, held from now on."""
+    for turn in range(200):
+        first = 12_000 + (os.getpid() + turn) % 200 * BLOCK
+        holder = socket.socket()
+        try:
+            holder.bind(("127.0.0.1", first))
+            holder.listen()
+        except OSError:
+            holder.close()
+            continue
+        _held.append(holder)
+        return first
+    raise RuntimeError("every block of ports from 12000 to 31999 is held by another process")
 
 
 def get(url, timeout=2.0):

@@ -4,7 +4,7 @@
 //! the bench catches. Floor and mock moreover end by themselves after a time.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -163,14 +163,27 @@ pub fn sibling(name: &str) -> Result<PathBuf, Error> {
     Ok(own.with_file_name(name))
 }
 
+/// Ports that systems do not give to outgoing connections, so that none takes a port between its choice and its use.
+const LISTENING: std::ops::Range<u16> = 12_000..32_000;
+
 /// Different ports of 127.0.0.1 that are free now.
 ///
 /// # Errors
 /// When the system has none.
 pub fn free_ports(count: usize) -> Result<Vec<u16>, Error> {
-    let bind = |_| TcpListener::bind("127.0.0.1:0").map_err(Error::io("a free port"));
+    // Programs that run side by side begin at different places.
+    let start = (std::process::id() % 200) as usize * 100;
     // All are held at once, so that none comes twice.
-    let held = (0..count).map(bind).collect::<Result<Vec<_>, _>>()?;
+    let held: Vec<_> = LISTENING
+        .cycle()
+        .skip(start)
+        .take(LISTENING.len())
+        .filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
+        .take(count)
+        .collect();
+    if held.len() < count {
+        return Err(Error::io("a free port")(ErrorKind::AddrInUse.into()));
+    }
     let port = |l: &TcpListener| Ok(l.local_addr().map_err(Error::io("a free port"))?.port());
     held.iter().map(port).collect()
 }
