@@ -107,8 +107,9 @@ pub struct Facts {
     pub last_dispatch: u64,
     /// Number of the last dispatch of a prompt that nobody had cached, 0 if none.
     pub last_cold: u64,
-    /// Seconds of prefill of the prompts nobody had cached that it got lately, fading.
-    pub cold_seconds: f64,
+    /// How much of the prompts nobody had cached it got lately, in seconds of prefill: a level that is only good for
+    /// comparing endpoints.
+    pub cold_level: f64,
 }
 
 /// The terms of the cost, in seconds. The module's page says what each is.

@@ -29,7 +29,7 @@ fn facts() -> Facts {
         health_seconds: 0.0,
         last_dispatch: 0,
         last_cold: 0,
-        cold_seconds: 0.0,
+        cold_level: 0.0,
     }
 }
 

@@ -57,7 +57,7 @@ fn spread_cold(situation: &Situation<'_>, ranking: &mut Ranking) {
         .min_by_key(|&at| {
             let facts = &situation.candidates[at];
             (
-                (facts.cold_seconds * 1e5) as u64,
+                (facts.cold_level * 1e6) as i64,
                 (ranking.costs[at] * 1e5) as i64,
                 facts.last_dispatch,
                 situation.chance(facts.endpoint),

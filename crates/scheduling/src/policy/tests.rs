@@ -32,7 +32,7 @@ fn facts(index: u32) -> Facts {
         health_seconds: 0.0,
         last_dispatch: 0,
         last_cold: 0,
-        cold_seconds: 0.0,
+        cold_level: 0.0,
     }
 }
 
@@ -94,9 +94,9 @@ fn random_is_even_and_replays() {
 #[test]
 fn expected_cost_spreads_cold_prompts_but_not_warm_ones() {
     let mut candidates = [facts(0), facts(1), facts(2)];
-    candidates[0].cold_seconds = 5.0;
-    candidates[1].cold_seconds = 4.0;
-    candidates[2].cold_seconds = 3.0;
+    candidates[0].cold_level = 5.0;
+    candidates[1].cold_level = 4.0;
+    candidates[2].cold_level = 3.0;
     candidates[2].pending_seconds = 0.05;
     assert_eq!(
         order(&ExpectedCost, &candidates, 0)[0],

@@ -164,7 +164,7 @@ impl Endpoint {
             health_seconds: self.monitor.penalty(now, &config.health),
             last_dispatch: self.last_dispatch,
             last_cold: self.last_cold,
-            cold_seconds: self.cold.seconds(now),
+            cold_level: self.cold.level(),
         }
     }
 }

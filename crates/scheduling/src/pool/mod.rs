@@ -32,7 +32,7 @@ use crate::event::Event;
 use crate::id::{EndpointId, Ticket};
 use crate::policy::profile::Labels;
 use crate::policy::{self, Policy};
-use crate::prefix::{Cold, Hits, Index};
+use crate::prefix::{Hits, Index};
 use crate::profile::EndpointProfile;
 use crate::request::Request;
 use crate::time::Time;
@@ -130,10 +130,12 @@ impl Pool {
 
     /// An endpoint joins. Call `next` until it returns `None`: requests may have waited for it.
     pub fn join(&mut self, now: Time, profile: EndpointProfile) -> EndpointId {
-        let now = self.clock.at(now);
+        self.clock.at(now);
         // No better than the best placed: it must not get every cold prompt until it has caught up.
         let others = self.slots.iter().filter_map(|slot| slot.endpoint.as_ref());
-        let cold = others.map(|it| it.cold.seconds(now)).reduce(f64::min);
+        let cold = others
+            .map(|it| it.cold)
+            .reduce(|a, b| if b < a { b } else { a });
         let index = match self.slots.iter().position(|slot| slot.endpoint.is_none()) {
             Some(index) => index,
             None => {
@@ -147,7 +149,7 @@ impl Pool {
             generation: slot.generation,
         };
         let mut endpoint = Endpoint::new(id, profile);
-        endpoint.cold = Cold::new(now, cold.unwrap_or_default());
+        endpoint.cold = cold.unwrap_or_default();
         slot.endpoint = Some(endpoint);
         self.bound_index();
         self.dirty = true;

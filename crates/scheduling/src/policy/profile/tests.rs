@@ -37,7 +37,7 @@ fn facts(index: u32) -> Facts {
         health_seconds: 0.0,
         last_dispatch: 0,
         last_cold: 0,
-        cold_seconds: 0.0,
+        cold_level: 0.0,
     }
 }
 
