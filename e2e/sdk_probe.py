@@ -89,7 +89,7 @@ def _():
     return "closed"
 @case("openai timeout mid-request")
 def _():
-    try: oc.with_options(timeout=0.5).chat.completions.create(model=model, messages=M, max_tokens=3000, extra_body=X); raise AssertionError("no timeout")
+    try: oc.with_options(timeout=0.05).chat.completions.create(model=model, messages=M, max_tokens=3000, extra_body=X); raise AssertionError("no timeout")
     except openai.APITimeoutError as e: return "APITimeoutError"
 
 import langchain_openai
