@@ -167,8 +167,10 @@ pub struct EndpointStatus {
     pub draining: bool,
     /// Takes work now.
     pub open: bool,
-    /// Our requests there.
+    /// Our requests there, and those of siblings.
     pub in_flight: u32,
+    /// Of them those that siblings sent there.
+    pub siblings_in_flight: u32,
     /// Those past their first token.
     pub decoding: u32,
     /// Prompt tokens still to compute.

@@ -1,5 +1,8 @@
 //! What can go wrong here.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
 /// Errors of this crate. None of them reaches a client: a server that cannot be asked is only a server of which less
 /// is known.
 #[derive(Debug, thiserror::Error)]
@@ -39,4 +42,26 @@ pub enum Error {
     /// Another status than 200.
     #[error("status {0}")]
     Status(u16),
+    /// Where siblings are is not written as `host:port`.
+    #[error("`{0}` is not HOST:PORT")]
+    SiblingName(String),
+    /// The port for siblings cannot be bound.
+    #[error("cannot listen for siblings on {address}: {source}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file holds no token: one line of visible ASCII.
+    #[error("{0}: no token in it: one line of visible ASCII characters")]
+    Token(PathBuf),
 }

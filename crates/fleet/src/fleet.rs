@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) tls: TlsConfigs,
     /// A server was asked for the first time, or the address book changed.
     pub(crate) tried: Notify,
+    /// Siblings should be told at once.
+    pub(crate) unshared: Notify,
 }
 
 impl Fleet {
@@ -50,6 +52,7 @@ impl Fleet {
             uids: AtomicU64::new(1),
             tls: TlsConfigs::default(),
             tried: Notify::new(),
+            unshared: Notify::new(),
         };
         let fleet = Arc::new(Self {
             shared: Arc::new(shared),
@@ -124,6 +127,14 @@ impl Fleet {
         };
         // Past the limit the fleet works with what it has.
         let _ = timeout(limit, all).await;
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
     }
 
     /// Ends all background work. Leases stay good; nothing new is picked.

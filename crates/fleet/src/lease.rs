@@ -165,6 +165,17 @@ impl Lease {
         });
     }
 
+    /// Adds the least loaded server that is up and not among its own, behind them: for whoever may go beyond a list that
+    /// came from outside. Says whether there was one.
+    pub fn widen(&mut self) -> bool {
+        let own = &self.grant.endpoints;
+        let Some(other) = self.pool.idlest(|it| own.iter().all(|own| own.id != it.id)) else {
+            return false;
+        };
+        self.grant.endpoints.push(other);
+        true
+    }
+
     /// Whether [`Lease::next`] would find another server.
     #[must_use]
     pub fn has_next(&self) -> bool {

@@ -7,6 +7,8 @@
 //!
 //! A picked server is a [`Lease`]. Whatever becomes of the request, the lease tells the core: a lease that is simply
 //! dropped counts as abandoned, so a charge always goes back.
+//!
+//! Replicas over the same pools tell each other what they charge: [`Sharing`].
 
 mod catalog;
 mod client;
@@ -23,6 +25,7 @@ mod page;
 mod pool;
 mod recorded;
 mod scan;
+mod sharing;
 mod state;
 mod tls;
 mod understand;
@@ -38,6 +41,7 @@ pub use options::{FleetOptions, PolicyFactory, ProbeOptions, ScrapeOptions};
 pub use page::{Engine, LoraInfo, Page, PageReader};
 pub use pool::{LONGEST_RETRY_AFTER, PickRequest, Pool, Rejection};
 pub use scan::{Sample, Scanner};
+pub use sharing::{Sharing, SharingOptions, SiblingName};
 pub use state::Owner;
 pub use tls::{ClientTls, roots};
 pub use understand::{Hints, StateLost, Understood, flow_key, flow_of};

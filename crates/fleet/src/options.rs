@@ -27,6 +27,8 @@ pub struct FleetOptions {
     pub models_period: Duration,
     /// Makes the policy of each pool, in place of the one that `scheduling` names.
     pub policy: Option<PolicyFactory>,
+    /// Keep what is charged and given back for siblings, see [`Sharing`](crate::Sharing).
+    pub share: bool,
     /// Seed of the core's random choices.
     pub seed: u64,
     /// Where everything that cores are told and decide is written.
@@ -44,6 +46,7 @@ impl Default for FleetOptions {
             learn_models: true,
             models_period: Duration::from_secs(10),
             policy: None,
+            share: false,
             seed: 0x0070_6f69_6e74_736d,
             recorder: None,
         }

@@ -5,6 +5,7 @@
 //! whoever waits for it; so no request waits for a task to be scheduled that only moves decisions about.
 
 mod pick;
+mod shared;
 mod status;
 
 use std::net::SocketAddr;
@@ -37,11 +38,16 @@ pub(crate) use pick::{Grant, retry_after_seconds};
 pub use pick::{LONGEST_RETRY_AFTER, PickRequest, Rejection};
 pub(crate) use status::is_ready;
 
+/// Seconds of prefill that siblings may be ignorant of until the next period (`docs/scheduling.md`, "Several gateways").
+const UNSHARED: f64 = 0.005;
+
 /// A pool that lives. Shared by all threads.
 #[derive(Debug)]
 pub struct Pool {
     pub(crate) shared: Arc<Shared>,
     key: PoolKey,
+    /// What siblings know it by: this pool, from its making to its end.
+    teller: u64,
     /// `namespace/name`: the label of logs and metrics.
     pub(crate) label: Arc<str>,
     pub(crate) spec: ArcSwap<PoolSpec>,
@@ -102,7 +108,7 @@ impl Core {
 
 impl Pool {
     pub(crate) fn new(shared: Arc<Shared>, spec: Arc<PoolSpec>) -> Arc<Self> {
-        let core = Core {
+        let mut core = Core {
             pool: Recorded::new(
                 shared.options.scheduling.clone(),
                 shared.options.seed,
@@ -117,9 +123,13 @@ impl Pool {
             armed: None,
             closed: false,
         };
+        if shared.options.share {
+            core.pool.share();
+        }
         Arc::new(Self {
             shared,
             key: spec.key.clone(),
+            teller: crate::sharing::random(),
             label: spec.key.to_string().into(),
             spec: ArcSwap::new(spec),
             core: Mutex::new(core),
@@ -241,6 +251,9 @@ impl Pool {
                 // A waiter that is just leaving takes its request back itself.
                 let _ = waiter.send(outcome);
             }
+        }
+        if core.pool.unshared_seconds() > UNSHARED {
+            self.shared.unshared.notify_one();
         }
         if let Some(wake) = core.pool.wake_at() {
             // The timer counts milliseconds; a wake in the past must not make it spin.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use recording::{Recorder, Track, What};
 use scheduling::policy::profile::Labels;
-use scheduling::{Config, Decision, EndpointId, EndpointProfile, Event, Request, Ticket, Time};
+use scheduling::{
+    Config, Decision, EndpointId, EndpointProfile, Event, Request, SharedEvent, Ticket, Time,
+};
 
 use crate::PolicyFactory;
 
@@ -47,6 +49,15 @@ impl Recorded {
     /// Labels of an endpoint. They are not recorded: only policies of one's own go by them, and those are not replayed.
     pub(crate) fn label(&mut self, endpoint: EndpointId, labels: &Arc<Labels>) {
         self.pool.label(endpoint, labels);
+    }
+
+    /// Keeps what siblings are to be told. Not recorded, since nothing is decided by it.
+    pub(crate) fn share(&mut self) {
+        self.pool.share(true);
+    }
+
+    pub(crate) fn drain_shared(&mut self, into: &mut Vec<SharedEvent>) {
+        self.pool.drain_shared(into);
     }
 
     pub(crate) fn arrive(&mut self, now: Time, request: Request) -> Ticket {

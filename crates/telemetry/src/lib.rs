@@ -21,6 +21,7 @@ mod pickers;
 mod pools;
 mod record;
 mod requests;
+mod sharing;
 mod streams;
 mod text;
 
@@ -28,4 +29,5 @@ pub use access::access_log;
 pub use metrics::{ConnectionSide, Metrics, Names, Open};
 pub use pools::{EndpointSnapshot, PoolSnapshot};
 pub use record::{Ended, ExchangeRecord, Usage};
+pub use sharing::SharedEvents;
 pub use streams::{BodyRouted, Stream};

@@ -17,6 +17,7 @@ use crate::pickers::Pickers;
 use crate::pools::{PoolSnapshot, Pools};
 use crate::record::ExchangeRecord;
 use crate::requests::Requests;
+use crate::sharing::{SharedEvents, Sharing};
 use crate::streams::{BodyRouted, Stream, Streams};
 use crate::text::from_openmetrics;
 
@@ -69,6 +70,7 @@ pub struct Metrics {
     reload_failures: Counter,
     reload_ok: FloatGauge,
     connections: [Arc<[FloatGauge]>; 2],
+    sharing: Sharing,
     streams: Option<Streams>,
     owners: Arc<Owners>,
     hooks: Mutex<Vec<Hook>>,
@@ -190,6 +192,7 @@ impl Metrics {
             reload_failures,
             reload_ok,
             connections: [side("client"), side("server")],
+            sharing: Sharing::new(r),
             streams: names.extproc.then(|| Streams::new(r)),
             owners,
             hooks: Mutex::default(),
@@ -301,6 +304,17 @@ impl Metrics {
         if let Some(streams) = &self.streams {
             streams.routed(outcome);
         }
+    }
+
+    /// A sibling is told what this process charges until the guard is dropped.
+    #[must_use]
+    pub fn sibling(&self) -> Open {
+        Open::new(self.sharing.siblings.clone())
+    }
+
+    /// Events that replicas tell each other.
+    pub fn shared(&self, what: SharedEvents, events: u64) {
+        self.sharing.count(what, events);
     }
 
     /// A configuration was loaded, or was not.

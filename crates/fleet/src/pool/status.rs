@@ -53,6 +53,18 @@ impl Pool {
         }
     }
 
+    /// The server with the least to do among those that are up and that `may` allows.
+    pub(crate) fn idlest(&self, may: impl Fn(&Endpoint) -> bool) -> Option<Arc<Endpoint>> {
+        let views = self.views().into_iter();
+        let up = views.filter(|(endpoint, view)| is_ready(view) && may(endpoint));
+        let work = |view: &EndpointView| (view.pending_seconds, f64::from(view.in_flight));
+        let idlest = up.min_by(|(_, a), (_, b)| {
+            let ((a, more), (b, other)) = (work(a), work(b));
+            a.total_cmp(&b).then(more.total_cmp(&other))
+        });
+        idlest.map(|(endpoint, _)| endpoint)
+    }
+
     fn views(&self) -> Vec<(Arc<Endpoint>, EndpointView)> {
         let roster = self.roster.load_full();
         let core = self.core.lock();
@@ -81,6 +93,7 @@ fn status(endpoint: &Endpoint, view: &EndpointView) -> EndpointStatus {
         draining: view.draining,
         open: view.open,
         in_flight: view.in_flight,
+        siblings_in_flight: view.siblings_in_flight,
         decoding: view.decoding,
         pending_tokens: view.pending_tokens,
         waiting: view.waiting,
