@@ -21,6 +21,7 @@ pub mod gateway;
 pub mod grpc_route;
 pub mod http_route;
 pub mod inference;
+pub mod listener_set;
 pub mod meta;
 pub mod object;
 pub mod picker_config;
@@ -29,6 +30,7 @@ pub mod policy;
 pub mod route;
 pub mod secret;
 pub mod selector;
+pub mod tls_route;
 pub mod validate;
 mod yaml;
 
@@ -36,7 +38,7 @@ pub use crate::core::{
     AddressType, ConfigMap, Endpoint, EndpointConditions, EndpointPort, EndpointSlice, Namespace,
     Protocol, Service, ServicePort, ServiceSpec, ServiceType, TargetPort,
 };
-pub use crate::decode::{DecodeError, Document, decode_value, decode_yaml, line_of};
+pub use crate::decode::{DecodeError, Document, decode_value, decode_yaml, line_of, read_yaml};
 pub use crate::duration::Duration;
 pub use crate::gateway::{
     AllowedRoutes, FromNamespaces, Gateway, GatewayClass, GatewaySpec, Listener, ListenerProtocol,
@@ -54,6 +56,7 @@ pub use crate::inference::{
     Criticality, EndpointPickerRef, FailureMode, InferenceModel, InferenceModelRewrite,
     InferenceObjective, InferencePool, InferencePoolImport, InferencePoolV1Alpha2, PoolRef,
 };
+pub use crate::listener_set::{ListenerSet, ListenerSetSpec};
 pub use crate::meta::Meta;
 pub use crate::object::{Object, ObjectKey, Objects, Resource};
 pub use crate::picker_config::PickerConfig;
@@ -65,6 +68,7 @@ pub use crate::route::{
 };
 pub use crate::secret::{Secret, SecretBytes};
 pub use crate::selector::LabelSelector;
+pub use crate::tls_route::{TlsRoute, TlsRouteRule, TlsRouteSpec};
 pub use crate::validate::{FieldIssue, validate};
 pub use crate::yaml::Position;
 

@@ -12,10 +12,12 @@ use crate::inference::{
     InferenceModel, InferenceModelRewrite, InferenceObjective, InferencePool, InferencePoolImport,
     PoolRef,
 };
+use crate::listener_set::ListenerSet;
 use crate::meta::Meta;
 use crate::pod::Pod;
 use crate::policy::{BackendTlsPolicy, ReferenceGrant};
 use crate::secret::Secret;
+use crate::tls_route::TlsRoute;
 
 /// Identity of an object: two objects with the same key are the same object, whatever their version.
 ///
@@ -171,8 +173,10 @@ macro_rules! kinds {
 kinds! {
     GatewayClass(GatewayClass), "GatewayClass", false, gateway_classes;
     Gateway(Gateway), "Gateway", true, gateways;
+    ListenerSet(ListenerSet), "ListenerSet", true, listener_sets;
     HttpRoute(HttpRoute), "HTTPRoute", true, http_routes;
     GrpcRoute(GrpcRoute), "GRPCRoute", true, grpc_routes;
+    TlsRoute(TlsRoute), "TLSRoute", true, tls_routes;
     ReferenceGrant(ReferenceGrant), "ReferenceGrant", true, reference_grants;
     BackendTlsPolicy(BackendTlsPolicy), "BackendTLSPolicy", true, backend_tls_policies;
     Service(Service), "Service", true, services;
@@ -272,6 +276,15 @@ impl Objects {
     pub fn gateway(&self, namespace: &str, name: &str) -> Option<&Arc<Gateway>> {
         match self.find(crate::GATEWAY_GROUP, "Gateway", namespace, name)? {
             Object::Gateway(object) => Some(object),
+            _ => None,
+        }
+    }
+
+    /// The ListenerSet of this namespace and name.
+    #[must_use]
+    pub fn listener_set(&self, namespace: &str, name: &str) -> Option<&Arc<ListenerSet>> {
+        match self.find(crate::GATEWAY_GROUP, "ListenerSet", namespace, name)? {
+            Object::ListenerSet(object) => Some(object),
             _ => None,
         }
     }

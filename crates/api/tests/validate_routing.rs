@@ -463,3 +463,77 @@ fn grpc_route_rules() {
         ],
     );
 }
+
+#[test]
+fn tls_route_rules() {
+    check_table(
+        GATEWAY,
+        "TLSRoute",
+        &[
+            (
+                "spec: {hostnames: [a.io], rules: [{backendRefs: [{name: a, port: 1}]}]}",
+                "",
+                "",
+            ),
+            ("spec: {hostnames: [a.io]}", "spec.rules", "at least 1"),
+            (
+                "spec: {hostnames: [a.io], rules: [{}]}",
+                "spec.rules[0].backendRefs",
+                "at least 1",
+            ),
+            (
+                "spec: {hostnames: ['a b'], rules: [{backendRefs: [{name: a, port: 1}]}]}",
+                "spec.hostnames[0]",
+                "hostname",
+            ),
+            (
+                "spec: {rules: [{backendRefs: [{name: a, port: 1, weight: 1000001}]}]}",
+                "spec.rules[0].backendRefs[0].weight",
+                "1000000",
+            ),
+            (
+                "spec: {rules: [{backendRefs: [{name: a}]}]}",
+                "spec.rules[0].backendRefs[0].port",
+                "required",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn listener_set_rules() {
+    let one = "{name: a, port: 80, protocol: HTTP}";
+    check_table(
+        GATEWAY,
+        "ListenerSet",
+        &[
+            (
+                &format!("spec: {{parentRef: {{name: gw}}, listeners: [{one}]}}"),
+                "",
+                "",
+            ),
+            (
+                "spec: {parentRef: {name: gw}, listeners: []}",
+                "spec.listeners",
+                "at least 1",
+            ),
+            (
+                &format!("spec: {{parentRef: {{name: ''}}, listeners: [{one}]}}"),
+                "spec.parentRef.name",
+                "",
+            ),
+            (
+                &format!(
+                    "spec: {{parentRef: {{name: gw}}, listeners: [{one}, {{name: a, port: 81, protocol: HTTP}}]}}"
+                ),
+                "spec.listeners[1].name",
+                "name",
+            ),
+            (
+                "spec: {parentRef: {name: gw}, listeners: [{name: a, port: 80, protocol: HTTP, tls: {mode: Passthrough}}]}",
+                "spec.listeners[0].tls",
+                "HTTP",
+            ),
+        ],
+    );
+}

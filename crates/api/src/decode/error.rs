@@ -165,7 +165,12 @@ fn versions_of(kind: &str, group: &str) -> Vec<&'static str> {
             "gateway.networking.k8s.io/v1",
             "gateway.networking.k8s.io/v1beta1",
         ],
-        "GRPCRoute" => &["gateway.networking.k8s.io/v1"],
+        "GRPCRoute" | "ListenerSet" => &["gateway.networking.k8s.io/v1"],
+        "TLSRoute" => &[
+            "gateway.networking.k8s.io/v1",
+            "gateway.networking.k8s.io/v1alpha3",
+            "gateway.networking.k8s.io/v1alpha2",
+        ],
         "ReferenceGrant" => &[
             "gateway.networking.k8s.io/v1beta1",
             "gateway.networking.k8s.io/v1",

@@ -21,7 +21,7 @@ use crate::{
     BackendTlsPolicy, ConfigMap, DISCOVERY_GROUP, EndpointSlice, GATEWAY_GROUP, Gateway,
     GatewayClass, GrpcRoute, HttpRoute, INFERENCE_GROUP, INFERENCE_X_GROUP, InferenceModel,
     InferenceModelRewrite, InferenceObjective, InferencePool, InferencePoolImport, LLM_D_GROUP,
-    Namespace, Pod, ReferenceGrant, Secret, Service,
+    ListenerSet, Namespace, Pod, ReferenceGrant, Secret, Service, TlsRoute,
 };
 
 pub use self::error::DecodeError;
@@ -68,6 +68,23 @@ pub fn decode_yaml(text: &str) -> Vec<Document> {
         }
     }
     documents
+}
+
+/// Reads a text that is one YAML or JSON document and no object of Kubernetes: a section of a ConfigMap, for instance.
+/// What `T` refuses is named with its field and line.
+///
+/// # Errors
+/// Text that is not YAML, more or less than one document, or what `T` refuses.
+pub fn read_yaml<T: DeserializeOwned>(text: &str) -> Result<T, DecodeError> {
+    let mut documents = yaml::parse(text).into_iter();
+    let (Some(first), None) = (documents.next(), documents.next()) else {
+        return Err(DecodeError::field("", "one document is expected"));
+    };
+    let (value, marks) = first.result.map_err(|error| DecodeError::Syntax {
+        position: error.position,
+        message: error.message,
+    })?;
+    deserialize(&value, false).map_err(|error| error.located(&marks))
 }
 
 /// Adds one document, or for a `List` one per item.
@@ -180,7 +197,9 @@ fn decoder(group: &str, version: &str, kind: &str) -> Option<Decoder> {
         (GATEWAY_GROUP, "v1" | "v1beta1", "GatewayClass") => typed::<GatewayClass>,
         (GATEWAY_GROUP, "v1" | "v1beta1", "Gateway") => typed::<Gateway>,
         (GATEWAY_GROUP, "v1" | "v1beta1", "HTTPRoute") => typed::<HttpRoute>,
+        (GATEWAY_GROUP, "v1", "ListenerSet") => typed::<ListenerSet>,
         (GATEWAY_GROUP, "v1", "GRPCRoute") => typed::<GrpcRoute>,
+        (GATEWAY_GROUP, "v1" | "v1alpha3" | "v1alpha2", "TLSRoute") => typed::<TlsRoute>,
         (GATEWAY_GROUP, "v1" | "v1beta1", "ReferenceGrant") => typed::<ReferenceGrant>,
         (GATEWAY_GROUP, "v1" | "v1alpha3", "BackendTLSPolicy") => typed::<BackendTlsPolicy>,
         ("", "v1", "Service") => open_typed::<Service>,

@@ -6,6 +6,7 @@ use super::{Check, names};
 use crate::gateway::{
     Gateway, GatewayAddressType, GatewayClass, Listener, ListenerProtocol, TlsMode,
 };
+use crate::listener_set::ListenerSet;
 
 pub(super) fn class(check: &mut Check, class: &GatewayClass) {
     let name = &class.spec.controller_name;
@@ -24,23 +25,32 @@ pub(super) fn class(check: &mut Check, class: &GatewayClass) {
 pub(super) fn gateway(check: &mut Check, gateway: &Gateway) {
     let spec = &gateway.spec;
     check.object_name("spec.gatewayClassName", &spec.gateway_class_name);
-    check.count("spec.listeners", spec.listeners.len(), 1, 64);
-    for (index, listener) in spec.listeners.iter().enumerate() {
+    listeners(check, &spec.listeners);
+    addresses(check, gateway);
+}
+
+pub(super) fn listener_set(check: &mut Check, set: &ListenerSet) {
+    check.object_name("spec.parentRef.name", &set.spec.parent_ref.name);
+    listeners(check, &set.spec.listeners);
+}
+
+fn listeners(check: &mut Check, listeners: &[Listener]) {
+    check.count("spec.listeners", listeners.len(), 1, 64);
+    for (index, listener) in listeners.iter().enumerate() {
         check_listener(check, &format!("spec.listeners[{index}]"), listener);
     }
     let at = |index| format!("spec.listeners[{index}]");
     check.unique(
-        spec.listeners.iter().map(|l| &l.name),
+        listeners.iter().map(|l| &l.name),
         |index| at(index) + ".name",
         "the listener's name",
     );
     let combination = |l: &Listener| (l.port, l.protocol.clone(), l.hostname.clone());
     check.unique(
-        spec.listeners.iter().map(combination),
+        listeners.iter().map(combination),
         at,
         "the combination of port, protocol and hostname",
     );
-    addresses(check, gateway);
 }
 
 fn addresses(check: &mut Check, gateway: &Gateway) {

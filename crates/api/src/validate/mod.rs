@@ -54,6 +54,8 @@ pub fn validate(object: &Object) -> Vec<FieldIssue> {
     match object {
         Object::GatewayClass(class) => gateway::class(&mut check, class),
         Object::Gateway(object) => gateway::gateway(&mut check, object),
+        Object::ListenerSet(set) => gateway::listener_set(&mut check, set),
+        Object::TlsRoute(route) => routes::tls(&mut check, route),
         Object::HttpRoute(route) => routes::http(&mut check, route),
         Object::GrpcRoute(route) => routes::grpc(&mut check, route),
         Object::ReferenceGrant(grant) => backends::reference_grant(&mut check, grant),

@@ -1,4 +1,4 @@
-//! Rules of HTTPRoute and GRPCRoute, without those of their filters.
+//! Rules of HTTPRoute, GRPCRoute and TLSRoute, without those of their filters.
 
 use std::collections::HashMap;
 
@@ -12,6 +12,7 @@ use crate::route::{
     BackendObjectRef, CookieLifetime, HeaderMatch, MatchType, ParentRef, SessionPersistence,
     SessionType,
 };
+use crate::tls_route::TlsRoute;
 
 const METHODS: &[&str] = &[
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
@@ -312,6 +313,21 @@ fn mixed_parents(check: &mut Check, parents: &[ParentRef]) {
                 format!("spec.parentRefs[{index}]"),
                 "sectionName or port must be set on all references to one parent, or on none",
             );
+        }
+    }
+}
+
+pub(super) fn tls(check: &mut Check, route: &TlsRoute) {
+    let spec = &route.spec;
+    parents_and_hosts(check, &spec.parent_refs, &spec.hostnames);
+    check.count("spec.rules", spec.rules.len(), 1, 1);
+    for (index, rule) in spec.rules.iter().enumerate() {
+        let path = format!("spec.rules[{index}].backendRefs");
+        check.count(&path, rule.backend_refs.len(), 1, 16);
+        for (index, backend) in rule.backend_refs.iter().enumerate() {
+            let path = format!("{path}[{index}]");
+            backend_ref(check, &path, &backend.object());
+            weight(check, &path, backend.weight);
         }
     }
 }
