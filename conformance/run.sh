@@ -98,7 +98,7 @@ claimed() { # the names in the list of the source, without those of other suites
 
 case $suite in
 gatewayapi) gatewayapi Gateway,HTTPRoute,ReferenceGrant GATEWAY-HTTP "$@" ;;
-extended) gatewayapi "$(claimed)" GATEWAY-HTTP,GATEWAY-GRPC "$@" ;;
+extended) gatewayapi "$(claimed)" GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS "$@" ;;
 inference)
 	testworld crds standard "$here/../config/crd" >/dev/null
 	serve

@@ -21,6 +21,9 @@ pub enum Error {
     /// The name to verify a server's certificate against is no host name.
     #[error("`{0}` is not a name that a certificate can be for")]
     ServerName(String),
+    /// A certificate that is shown to servers, or its key, is not usable PEM.
+    #[error("certificate {0}, which is shown to servers, is not usable PEM")]
+    Identity(String),
     /// TLS settings that do not fit together.
     #[error(transparent)]
     Tls(#[from] rustls::Error),

@@ -29,6 +29,7 @@ mod sharing;
 mod state;
 mod tls;
 mod understand;
+mod verify;
 mod watch;
 
 pub use decisions::{RecordedCandidate, RecordedDecision};

@@ -1,18 +1,20 @@
 //! TLS towards servers.
 //!
-//! Certificates are always verified: against the system's roots, or against the roots that a policy names. The crypto
+//! Certificates are always verified: against the system's roots, or against the roots that a policy names, for the
+//! server's name or for names that a policy wants ([`crate::verify`]). The crypto
 //! provider is named here and not taken from the process, so that it does not matter who installed which default.
 
 use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use routing::{AppProtocol, UpstreamTls, Verify};
+use routing::{AppProtocol, Certificate, UpstreamTls, Verify};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use crate::Error;
+use crate::verify::AnyName;
 
 /// What it takes to open a TLS connection to a server.
 #[derive(Clone)]
@@ -45,7 +47,7 @@ impl ClientTls {
 
 /// Configurations in use: servers of one pool, and pools with equal settings, share one, and with it its sessions.
 #[derive(Debug, Default)]
-pub(crate) struct TlsConfigs(Mutex<Vec<(Verify, AppProtocol, Arc<ClientConfig>)>>);
+pub(crate) struct TlsConfigs(Mutex<Vec<(UpstreamTls, AppProtocol, Arc<ClientConfig>)>>);
 
 impl TlsConfigs {
     /// The settings for one server. `host` is its name where the settings give none.
@@ -59,24 +61,46 @@ impl TlsConfigs {
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| Error::ServerName(name.to_owned()))?;
         Ok(ClientTls {
-            config: self.config(&tls.verify, protocol)?,
+            config: self.config(tls, protocol)?,
             name,
         })
     }
 
-    fn config(&self, verify: &Verify, protocol: AppProtocol) -> Result<Arc<ClientConfig>, Error> {
+    fn config(&self, tls: &UpstreamTls, protocol: AppProtocol) -> Result<Arc<ClientConfig>, Error> {
+        // The name is of the connection, not of the configuration.
+        let wanted = UpstreamTls {
+            server_name: None,
+            ..tls.clone()
+        };
         let mut configs = self.0.lock();
         if let Some((_, _, config)) = configs
             .iter()
-            .find(|(v, p, _)| v == verify && *p == protocol)
+            .find(|(known, p, _)| *known == wanted && *p == protocol)
         {
             return Ok(config.clone());
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots(verify)?)
-            .with_no_client_auth();
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()?;
+        let roots = roots(&tls.verify)?;
+        let builder = if tls.alt_names.is_empty() {
+            builder.with_root_certificates(roots)
+        } else {
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AnyName {
+                    roots,
+                    names: tls.alt_names.clone(),
+                    provider,
+                }))
+        };
+        let mut config = match &tls.client {
+            None => builder.with_no_client_auth(),
+            Some(certificate) => {
+                let (chain, key) = identity(certificate)?;
+                builder.with_client_auth_cert(chain, key)?
+            }
+        };
         config.alpn_protocols = vec![match protocol {
             AppProtocol::Http => b"http/1.1".to_vec(),
             AppProtocol::H2c => b"h2".to_vec(),
@@ -86,9 +110,21 @@ impl TlsConfigs {
         if configs.len() >= 64 {
             configs.remove(0);
         }
-        configs.push((verify.clone(), protocol, config.clone()));
+        configs.push((wanted, protocol, config.clone()));
         Ok(config)
     }
+}
+
+/// What is shown to servers that ask who we are.
+fn identity(
+    certificate: &Certificate,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+    let broken = || Error::Identity(certificate.source.clone());
+    let chain = CertificateDer::pem_slice_iter(&certificate.chain)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| broken())?;
+    let key = PrivateKeyDer::from_pem_slice(&certificate.key).map_err(|_| broken())?;
+    Ok((chain, key))
 }
 
 /// Certificates to verify a server against.
@@ -129,6 +165,7 @@ mod tests {
         UpstreamTls {
             server_name: name.map(str::to_owned),
             verify: Verify::Roots(pem.into()),
+            ..UpstreamTls::default()
         }
     }
 

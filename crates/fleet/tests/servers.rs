@@ -171,6 +171,7 @@ async fn servers_behind_tls_are_verified() {
         let tls = UpstreamTls {
             server_name: Some("server.test".to_owned()),
             verify: Verify::Roots(pem.as_bytes().into()),
+            ..UpstreamTls::default()
         };
         Arc::new(PoolSpec {
             tls: Some(tls),

@@ -74,6 +74,13 @@ pub(crate) const KINDS: &[Kind] = &[
         &["v1", "v1beta1"],
         "gateways",
     )),
+    with_status(kind(GATEWAY_GROUP, "ListenerSet", &["v1"], "listenersets")),
+    with_status(kind(
+        GATEWAY_GROUP,
+        "TLSRoute",
+        &["v1", "v1alpha3", "v1alpha2"],
+        "tlsroutes",
+    )),
     with_status(kind(
         GATEWAY_GROUP,
         "HTTPRoute",

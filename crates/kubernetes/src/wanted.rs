@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use api::{Gateway, GatewayClass, InferencePool, Objects};
+use api::{Gateway, GatewayClass, InferencePool, Listener, Objects, SecretRef};
 
 use crate::discovery::Served;
 use crate::kinds::{KINDS, Kind, Manner};
@@ -167,6 +167,20 @@ fn references(
             of_gateway(kind, gateway, &mut found);
         }
     }
+    for set in objects.listener_sets() {
+        let parent = &set.spec.parent_ref;
+        let namespace = parent.namespace.as_ref().unwrap_or(&set.meta.namespace);
+        let gateway = objects.gateway(namespace, &parent.name);
+        let class =
+            gateway.and_then(|gateway| objects.gateway_class(&gateway.spec.gateway_class_name));
+        if class.is_some_and(|class| ours(class)) {
+            let secrets = certificates(&set.spec.listeners);
+            found.extend(secrets.filter(|secret| secret.kind == kind).map(|secret| {
+                let namespace = secret.namespace.as_ref().unwrap_or(&set.meta.namespace);
+                (namespace.clone(), secret.name.clone())
+            }));
+        }
+    }
     for policy in objects.backend_tls_policies() {
         for authority in &policy.spec.validation.ca_certificate_refs {
             if authority.kind == kind {
@@ -188,11 +202,8 @@ fn of_gateway(kind: &str, gateway: &Gateway, found: &mut BTreeSet<(String, Strin
             found.insert((namespace.clone(), name.to_owned()));
         }
     };
-    let listeners = gateway.spec.listeners.iter();
-    for tls in listeners.filter_map(|listener| listener.tls.as_ref()) {
-        for secret in &tls.certificate_refs {
-            add(&secret.kind, secret.namespace.as_ref(), &secret.name);
-        }
+    for secret in certificates(&gateway.spec.listeners) {
+        add(&secret.kind, secret.namespace.as_ref(), &secret.name);
     }
     let Some(tls) = &gateway.spec.tls else { return };
     let backend = tls.backend.as_ref();
@@ -211,6 +222,14 @@ fn of_gateway(kind: &str, gateway: &Gateway, found: &mut BTreeSet<(String, Strin
             &authority.name,
         );
     }
+}
+
+/// What the certificates of listeners are read from.
+fn certificates(listeners: &[Listener]) -> impl Iterator<Item = &SecretRef> {
+    let with_tls = listeners
+        .iter()
+        .filter_map(|listener| listener.tls.as_ref());
+    with_tls.flat_map(|tls| &tls.certificate_refs)
 }
 
 fn is_name(text: &str) -> bool {
@@ -271,6 +290,20 @@ spec:
     - {name: a, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cert}, {name: 'a,b=c'}, {name: far, namespace: certs}]}}
 ---
 apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {name: s, namespace: apps}
+spec:
+  parentRef: {name: a, namespace: infra}
+  listeners: [{name: a, port: 444, protocol: HTTPS, tls: {certificateRefs: [{name: of-set}]}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {name: t, namespace: apps}
+spec:
+  parentRef: {name: b, namespace: infra}
+  listeners: [{name: a, port: 444, protocol: HTTPS, tls: {certificateRefs: [{name: not-ours}]}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: b, namespace: infra}
 spec:
@@ -304,6 +337,7 @@ spec: {selector: {matchLabels: {}}, targetPorts: [{number: 8000}]}
         assert_eq!(
             of("Secret"),
             [
+                "Secret apps  metadata.name=of-set",
                 "Secret certs  metadata.name=far",
                 "Secret infra  metadata.name=cert"
             ]

@@ -1,4 +1,5 @@
-//! The filters of a rule and of a backend: header changes, redirects, rewrites (Gateway API, HTTPRouteFilter).
+//! The filters of a rule and of a backend: header changes, redirects, rewrites (Gateway API, HTTPRouteFilter). What
+//! `CORS` means is told in [`crate::cors`], what mirrors do in [`crate::exchange`].
 //!
 //! A filter that this version does not know answers 500: the standard forbids to skip one.
 
@@ -7,6 +8,7 @@ use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderValue, Response, StatusCode};
 use routing::{Filter, HeaderChange, PathRewrite, Redirect, Rewrite};
 
+use crate::cors::{self, Marks};
 use crate::refusal::Refusal;
 
 /// Sets, then adds, then removes.
@@ -55,6 +57,10 @@ pub(crate) struct Target<'r> {
     pub(crate) port: u16,
     /// Bytes of the path that the rule's prefix matched.
     pub(crate) matched_prefix: usize,
+    /// A browser asks what it may do, before it does it.
+    pub(crate) preflight: bool,
+    /// What the answer will say to scripts of other origins; none: the server has the say.
+    pub(crate) marks: Option<Marks>,
 }
 
 /// Applies the request side of `filters`, in order.
@@ -62,10 +68,19 @@ pub(crate) fn change_request(
     filters: &[Filter],
     target: &mut Target<'_>,
 ) -> Result<Effect, Refusal> {
+    // Before all others: what a browser may read does not depend on what else happens.
+    for filter in filters {
+        if let Filter::Cors(cors) = filter {
+            if target.preflight {
+                return Ok(Effect::Answer(cors::answer(cors, target.headers)));
+            }
+            target.marks = Some(Marks::of(cors, target.headers));
+        }
+    }
     for filter in filters {
         match filter {
             Filter::RequestHeaders(change) => change_headers(target.headers, change),
-            Filter::ResponseHeaders(_) => {}
+            Filter::ResponseHeaders(_) | Filter::Cors(_) | Filter::Mirror(_) => {}
             Filter::Redirect(redirect) => return redirect_to(redirect, target).map(Effect::Answer),
             Filter::Rewrite(rewrite) => rewrite_request(rewrite, target)?,
             Filter::Unsupported(what) => return Err(Refusal::Filter(what.clone())),

@@ -18,6 +18,7 @@
 //! that names the reason; all of them are made in one place.
 
 mod body;
+mod cors;
 mod exchange;
 mod filters;
 mod listen;

@@ -159,7 +159,7 @@ impl Proxy {
         let port = Arc::new(Port {
             planned: planned.port,
             tls: AtomicBool::new(planned.tls),
-            certificates: ArcSwapOption::empty(),
+            handshakes: ArcSwapOption::empty(),
             closing: CancellationToken::new(),
             closed: CancellationToken::new(),
         });
@@ -265,13 +265,9 @@ fn certify(port: &Port, planned: &PortPlan, problems: &mut Vec<ListenProblem>) {
         kind: ListenProblemKind::Certificate,
         message,
     };
-    match tls::server_config(planned) {
-        Ok((config, bad)) => {
-            port.certificates.store(Some(config));
-            problems.extend(bad.into_iter().map(|bad| problem(bad.to_string())));
-        }
-        Err(error) => problems.push(problem(error.to_string())),
-    }
+    let (handshakes, bad) = tls::handshakes(planned);
+    port.handshakes.store(Some(handshakes));
+    problems.extend(bad.into_iter().map(|bad| problem(bad.to_string())));
 }
 
 fn not_bound(port: u16, error: &io::Error) -> ListenProblem {

@@ -22,12 +22,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::body::copy::Room;
 use crate::exchange::Planned;
 use crate::listen::{Opened, accept};
 use crate::options::ProxyOptions;
 use crate::retry::RetryBudget;
 use crate::session::SessionKey;
 use crate::upstream::{Upstreams, sweeper};
+
+/// What mirrors of one worker may hold of bodies, in bytes.
+const COPIED_BYTES: usize = 64 << 20;
+/// How many copies one worker may have on their way.
+const COPIES: usize = 512;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -52,6 +58,8 @@ pub(crate) struct Worker {
     /// Connections to endpoint pickers outside.
     pub(crate) switchboard: Switchboard,
     pub(crate) pickers: RefCell<FxHashMap<PoolKey, Planned>>,
+    /// Room for copies that go to mirrors.
+    pub(crate) copies: Rc<Room>,
     /// What must end before the worker may: connections and tunnels.
     pub(crate) running: TaskTracker,
     /// Cancelled when tunnels must close.
@@ -81,6 +89,7 @@ impl Worker {
             upstreams: Rc::new(upstreams),
             switchboard: Switchboard::default(),
             pickers: RefCell::default(),
+            copies: Room::new(COPIED_BYTES, COPIES),
             running: TaskTracker::new(),
             tunnels,
             budgets: RefCell::default(),

@@ -140,6 +140,7 @@ async fn stalled_uploads_of_a_client_neither_kill_nor_starve_its_other_requests(
     silent.tls = Some(UpstreamTls {
         server_name: Some("waits.test".into()),
         verify: Verify::Roots(made.cert.pem().into_bytes().into()),
+        ..UpstreamTls::default()
     });
     let mut plan = common::plan(vec![slow, fast], silent, false);
     plan.pools.insert(other.key.clone(), Arc::new(other));

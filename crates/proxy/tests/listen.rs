@@ -67,8 +67,8 @@ fn tls_listener(name: &str, certificates: Vec<Certificate>) -> Listener {
         name: format!("default/gateway/{name}"),
         hostname: Some(Hostname::parse(name)),
         certificates,
-        trusted: false,
         rules: vec![Arc::new(common::rule(PoolKind::Inference))],
+        ..Listener::default()
     }
 }
 
@@ -275,10 +275,8 @@ async fn ports_come_and_go_with_the_plan_and_a_taken_one_is_reported() {
             .map(|&port| {
                 let listener = Listener {
                     name: "l".into(),
-                    hostname: None,
-                    certificates: vec![],
-                    trusted: false,
                     rules: rules.clone(),
+                    ..Listener::default()
                 };
                 (
                     port,

@@ -738,6 +738,7 @@ async fn tls_is_spoken_and_only_a_policy_asks_for_certificates() {
         PickerTls::Verified(routing::UpstreamTls {
             server_name: Some(name.into()),
             verify: routing::Verify::Roots(pem.into()),
+            ..routing::UpstreamTls::default()
         })
     };
     let other = rcgen::generate_simple_self_signed(vec!["picker.test".to_owned()]).unwrap();

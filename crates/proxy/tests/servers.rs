@@ -149,6 +149,7 @@ async fn servers_are_reached_over_tls_only_when_their_certificate_is_right() {
         pool.tls = Some(routing::UpstreamTls {
             server_name: Some(name.into()),
             verify: routing::Verify::Roots(made.cert.pem().into_bytes().into()),
+            ..routing::UpstreamTls::default()
         });
         let plan = common::plan(vec![common::rule(PoolKind::Service)], pool, false);
         let gateway = Gateway::serve(common::options(), plan).await;
@@ -167,6 +168,7 @@ async fn a_server_that_never_finishes_its_handshake_is_a_connect_timeout() {
     pool.tls = Some(routing::UpstreamTls {
         server_name: Some("inner.test".into()),
         verify: routing::Verify::Roots(made.cert.pem().into_bytes().into()),
+        ..routing::UpstreamTls::default()
     });
     let mut options = common::options();
     options.deadlines.connect = Duration::from_millis(200);

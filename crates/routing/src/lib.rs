@@ -23,6 +23,7 @@
 //! ```
 
 mod compile;
+mod cors;
 mod hostname;
 mod models;
 mod plan;
@@ -33,9 +34,10 @@ mod urls;
 mod weighted;
 
 pub use compile::{
-    CONTROLLER_NAME, CompileOptions, Compiled, GatewayPlan, Mode, ObjectStatus, SUPPORTED_FEATURES,
-    compile, compile_pools,
+    CONTROLLER_NAME, CompileOptions, Compiled, GatewayPlan, Mode, ObjectStatus, ParameterRefs,
+    SUPPORTED_FEATURES, compile, compile_pools,
 };
+pub use cors::{Allowed, Cors, OriginMatch};
 pub use models::{CRITICAL, ModelTable, ModelTarget, Resolution, SHEDDABLE, STANDARD};
 pub use plan::*;
 pub use request::{Matched, NoMatch, RequestHead};

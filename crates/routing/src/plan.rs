@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
+use crate::cors::Cors;
 use crate::models::ModelTable;
 
 /// Everything a data plane needs to serve traffic.
@@ -34,20 +35,45 @@ pub struct PortPlan {
     pub listeners: Vec<Listener>,
 }
 
-/// One listener of a Gateway.
-#[derive(Debug, Clone, PartialEq)]
+/// One listener of a Gateway or a ListenerSet.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Listener {
-    /// `namespace/gateway/listener`, for logs and metrics.
+    /// `namespace/name/listener` of what describes it, for logs and metrics.
     pub name: String,
     /// The hostname this listener is for; `None` matches every host.
     pub hostname: Option<Hostname>,
     /// PEM certificate chains and keys to offer; empty for plain HTTP.
     pub certificates: Vec<Certificate>,
+    /// What connections carry.
+    pub mode: ListenerMode,
+    /// How clients prove who they are; `None`: they need not.
+    pub clients: Option<ClientAuth>,
     /// Whether clients of this listener are trusted (annotation `pointsman.dev/trusted: "true"` on the Gateway):
     /// they may use engine-internal fields, admin routes and `x-pointsman-explain`.
     pub trusted: bool,
     /// Rules in order of precedence over all routes of this listener.
     pub rules: Vec<Arc<Rule>>,
+}
+
+/// What connections of a listener carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ListenerMode {
+    /// HTTP, over TLS where the port has it.
+    #[default]
+    Http,
+    /// TLS that ends here; what is in it goes to a server as it is.
+    TlsTerminate,
+    /// TLS that ends at a server; only the name in the handshake is looked at.
+    TlsPassthrough,
+}
+
+/// What certificates of clients are verified against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// PEM of the trusted authorities.
+    pub roots: Arc<[u8]>,
+    /// Clients without a valid certificate get in all the same.
+    pub optional: bool,
 }
 
 /// A certificate with its key, both PEM. The key never shows in `Debug`.
@@ -163,6 +189,10 @@ pub enum Filter {
     Redirect(Redirect),
     /// Change host or path before forwarding.
     Rewrite(Rewrite),
+    /// Send a copy to another pool, whose answer nobody waits for.
+    Mirror(Mirror),
+    /// Answer what browsers ask before a cross-origin request, and mark answers for other origins.
+    Cors(Arc<Cors>),
     /// A filter this version does not implement, or a broken one: requests get 500 (Gateway API: a filter must not be skipped).
     Unsupported(String),
 }
@@ -200,6 +230,15 @@ pub struct Rewrite {
     pub hostname: Option<String>,
     /// New path.
     pub path: Option<PathRewrite>,
+}
+
+/// Where copies of requests go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mirror {
+    /// A pool of this plan.
+    pub pool: PoolKey,
+    /// Share of requests that are copied, from 0 to 1.
+    pub share: f64,
 }
 
 /// How a path is changed.
@@ -398,18 +437,32 @@ pub enum Host {
 }
 
 /// TLS towards servers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UpstreamTls {
     /// Name for SNI and verification; `None`: the host of the URL.
     pub server_name: Option<String>,
     /// What to verify against.
     pub verify: Verify,
+    /// Names of which a certificate must have one, in place of `server_name`; empty: that one counts.
+    pub alt_names: Vec<AltName>,
+    /// What is shown to servers that ask who we are.
+    pub client: Option<Certificate>,
+}
+
+/// A name in a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AltName {
+    /// A DNS name.
+    Dns(String),
+    /// A URI, for instance a SPIFFE identity.
+    Uri(String),
 }
 
 /// What a server's certificate is verified against.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Verify {
     /// The system's roots.
+    #[default]
     System,
     /// These PEM roots.
     Roots(Arc<[u8]>),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode};
 
-use crate::plan::{Listener, Match, PathMatch, Plan, PortPlan, Rule, ValueMatch};
+use crate::plan::{Listener, ListenerMode, Match, PathMatch, Plan, PortPlan, Rule, ValueMatch};
 
 /// The head of a request, as far as routing looks at it.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +71,21 @@ impl Plan {
             .ok_or(NoMatch::NoListener(StatusCode::NOT_FOUND))?;
         let listener = port.listener_of(head)?;
         listener.find(head).ok_or(NoMatch::NoRoute)
+    }
+}
+
+impl Plan {
+    /// The rule for a TLS session that asks for `name`, on a listener that passes on what sessions carry.
+    pub fn route_session(&self, port: u16, name: &str) -> Option<&Arc<Rule>> {
+        let listener = self.ports.get(&port)?.listener_for(name)?;
+        if listener.mode == ListenerMode::Http {
+            return None;
+        }
+        let fits = |rule: &&Arc<Rule>| {
+            let names = &rule.hostnames;
+            names.is_empty() || names.iter().any(|known| known.matches(name))
+        };
+        listener.rules.iter().find(fits)
     }
 }
 

@@ -125,9 +125,8 @@ fn tls_port(hostnames: &[&str]) -> Plan {
     let listener = |name: &&str| Listener {
         name: (*name).to_owned(),
         hostname: (!name.is_empty()).then(|| Hostname::parse(name)),
-        certificates: Vec::new(),
-        trusted: false,
         rules: vec![rule(name, Vec::new())],
+        ..Listener::default()
     };
     let port = PortPlan {
         port: 443,

@@ -110,10 +110,13 @@ pub struct Note {
 }
 
 impl Condition {
-    /// Whether the condition says that something is wrong. `Conflicted` and `PartiallyInvalid` are bad when they hold,
-    /// all others when they do not.
+    /// Whether the condition says that something is wrong. `Conflicted`, `PartiallyInvalid` and
+    /// `InsecureFrontendValidationMode` are bad when they hold, all others when they do not.
     pub fn is_problem(&self) -> bool {
-        let negative = matches!(self.type_, "Conflicted" | "PartiallyInvalid");
+        let negative = matches!(
+            self.type_,
+            "Conflicted" | "PartiallyInvalid" | "InsecureFrontendValidationMode"
+        );
         self.status
             == if negative {
                 ConditionStatus::True

@@ -62,10 +62,8 @@ pub(crate) fn catch_all(name: &str, backends: Vec<Backend>) -> Rule {
 pub(crate) fn open_port(port: u16, name: &str, rule: Rule) -> PortPlan {
     let listener = Listener {
         name: name.to_owned(),
-        hostname: None,
-        certificates: Vec::new(),
-        trusted: false,
         rules: vec![Arc::new(rule)],
+        ..Listener::default()
     };
     PortPlan {
         port,
@@ -92,6 +90,7 @@ fn pool(urls: &[BaseUrl], tls: bool) -> Option<PoolSpec> {
         tls: tls.then_some(UpstreamTls {
             server_name: None,
             verify: Verify::System,
+            ..UpstreamTls::default()
         }),
         picker: Picker::Inside,
         models: Arc::default(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{GATEWAY_GROUP, INFERENCE_X_GROUP, ObjectKey, Objects};
+use api::{GATEWAY_GROUP, INFERENCE_X_GROUP, Object, ObjectKey, Objects};
 use routing::{Condition, ConditionStatus, ObjectStatus, ParentKey};
 use serde_json::{Value, json};
 
@@ -69,7 +69,7 @@ struct Listed {
 
 fn listed(key: &ObjectKey) -> Option<Listed> {
     let (list, reference, named, most) = match key.kind.as_str() {
-        "HTTPRoute" | "GRPCRoute" => ("parents", "parentRef", true, 32),
+        "HTTPRoute" | "GRPCRoute" | "TLSRoute" => ("parents", "parentRef", true, 32),
         "BackendTLSPolicy" => ("ancestors", "ancestorRef", true, 16),
         "InferencePool" if key.group == INFERENCE_X_GROUP => ("parent", "parentRef", false, 32),
         "InferencePool" => ("parents", "parentRef", true, 32),
@@ -97,7 +97,7 @@ impl Stage<'_> {
             return None;
         }
         match key.kind.as_str() {
-            "Gateway" => self.gateway(key, known, entries),
+            "Gateway" | "ListenerSet" => self.gateway(key, known, entries),
             _ => self.plain(key, known, entries),
         }
     }
@@ -125,21 +125,28 @@ impl Stage<'_> {
         (!is_same).then(|| self.merge(key, known, status, news(&wanted, present)))
     }
 
-    /// A Gateway: its own conditions, its listeners, and the addresses at which it is served.
+    /// A Gateway: its own conditions, its listeners, the addresses at which it is served, and how many sets of listeners
+    /// others have added; or such a set: its own conditions and its listeners.
     fn gateway(
         &self,
         key: &ObjectKey,
         known: &Present,
         entries: &[&ObjectStatus],
     ) -> Option<Change> {
-        let served = self.report.gateways.get(key);
+        let is_set = key.kind == "ListenerSet";
+        let served = self
+            .report
+            .gateways
+            .get(&gateway_of(&self.report.objects, key));
         let ports = ports_of(&self.report.objects, key);
         let mut wanted = Vec::new();
         let mut listeners = Vec::new();
         let mut news_of_all = Vec::new();
         let mut old = false;
+        let mut sets = 0;
         for entry in entries {
             let Some(name) = &entry.listener else {
+                sets = entry.attached_listener_sets;
                 wanted.extend(as_served(&entry.conditions, served, None));
                 continue;
             };
@@ -166,12 +173,17 @@ impl Stage<'_> {
         }
         news_of_all.extend(news(&wanted, present));
         let conditions = merged(&wanted, present, self.now);
-        let addresses = addresses(served);
-        let is_same = holds(&conditions, items(present))
-            && items(&known.status["addresses"]) == addresses.as_slice()
+        let mut is_same = holds(&conditions, items(present))
             && same_listeners(&listeners, &known.status["listeners"]);
-        let status =
-            json!({"conditions": conditions, "addresses": addresses, "listeners": listeners});
+        let mut status = json!({"conditions": conditions, "listeners": listeners});
+        if !is_set {
+            let addresses = addresses(served);
+            let before = &known.status["attachedListenerSets"];
+            is_same &= items(&known.status["addresses"]) == addresses.as_slice()
+                && before.as_u64().unwrap_or(0) == u64::from(sets);
+            status["addresses"] = addresses.into();
+            status["attachedListenerSets"] = sets.into();
+        }
         (!is_same).then(|| self.merge(key, known, status, news_of_all))
     }
 
@@ -342,13 +354,27 @@ fn addresses(served: Option<&Served>) -> Vec<Value> {
         .collect()
 }
 
-/// The ports of a Gateway's listeners by name.
+/// The Gateway that a ListenerSet belongs to; anything else is its own.
+fn gateway_of(objects: &Objects, key: &ObjectKey) -> ObjectKey {
+    match objects.get(key) {
+        Some(Object::ListenerSet(set)) => {
+            let parent = &set.spec.parent_ref;
+            let namespace = parent.namespace.as_ref().unwrap_or(&key.namespace);
+            ObjectKey::new(GATEWAY_GROUP, "Gateway", namespace, &parent.name)
+        }
+        _ => key.clone(),
+    }
+}
+
+/// The ports of listeners by name.
 fn ports_of<'o>(objects: &'o Objects, key: &ObjectKey) -> BTreeMap<&'o str, u16> {
-    let gateway = (key.group == GATEWAY_GROUP)
-        .then(|| objects.gateway(&key.namespace, &key.name))
-        .flatten();
-    let listeners = gateway.iter().flat_map(|gateway| &gateway.spec.listeners);
+    let listeners = match objects.get(key) {
+        Some(Object::Gateway(gateway)) => &gateway.spec.listeners[..],
+        Some(Object::ListenerSet(set)) => &set.spec.listeners[..],
+        _ => &[],
+    };
     listeners
+        .iter()
         .map(|listener| (listener.name.as_str(), listener.port))
         .collect()
 }

@@ -1,6 +1,7 @@
 //! Bodies on their way through: what is sent to servers, what is sent to clients, and reading a whole body in bounds.
 
 mod collect;
+pub(crate) mod copy;
 mod replay;
 mod request;
 mod response;

@@ -13,6 +13,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::copy::Writer;
+
 /// The body of one request over all attempts.
 #[derive(Debug, Clone)]
 pub(crate) struct Replay {
@@ -30,6 +32,8 @@ struct Shared {
     passed: u64,
     limit: u64,
     fault: Option<Fault>,
+    /// Copies for mirrors.
+    copies: Vec<Writer>,
 }
 
 /// What a client did wrong with a body while it was passed on.
@@ -47,7 +51,8 @@ pub(crate) enum Fault {
 pub(crate) struct OverLimit;
 
 impl Replay {
-    pub(crate) fn new(incoming: Incoming, window: usize, limit: u64) -> Self {
+    /// A body of at most `limit` bytes, of which `window` are kept; what passes is shown to `copies`.
+    pub(crate) fn new(incoming: Incoming, window: usize, limit: u64, copies: Vec<Writer>) -> Self {
         let shared = Shared {
             incoming,
             kept: VecDeque::new(),
@@ -56,6 +61,7 @@ impl Replay {
             passed: 0,
             limit,
             fault: None,
+            copies,
         };
         Self {
             shared: Rc::new(RefCell::new(shared)),
@@ -113,7 +119,10 @@ impl Body for Replay {
             return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
         }
         let frame = match ready!(Pin::new(&mut shared.incoming).poll_frame(cx)) {
-            None => return Poll::Ready(None),
+            None => {
+                shared.copies.iter().for_each(Writer::finish);
+                return Poll::Ready(None);
+            }
             Some(Err(error)) => {
                 shared.fault = Some(Fault::Broken);
                 return Poll::Ready(Some(Err(error.into())));
@@ -125,6 +134,10 @@ impl Body for Replay {
             if shared.passed > shared.limit {
                 shared.fault = Some(Fault::OverLimit);
                 return Poll::Ready(Some(Err(OverLimit.into())));
+            }
+            shared.copies.iter().for_each(|copy| copy.pass(data));
+            if shared.incoming.is_end_stream() {
+                shared.copies.iter().for_each(Writer::finish);
             }
             shared.keep(data);
             this.sent += usize::from(!shared.overflowed);

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::copy;
 use super::replay::{Fault, Replay};
 
 /// The body of one attempt.
@@ -20,6 +21,8 @@ pub(crate) enum RequestBody {
     },
     /// The client's body, streamed.
     Stream(Replay),
+    /// A copy of the client's body, streamed.
+    Copy(copy::Reader),
 }
 
 impl RequestBody {
@@ -29,6 +32,7 @@ impl RequestBody {
             Self::Empty => Some(0),
             Self::Pieces { pieces } => Some(pieces.iter().map(|piece| piece.len() as u64).sum()),
             Self::Stream(replay) => replay.size_hint().exact(),
+            Self::Copy(_) => None,
         }
     }
 
@@ -48,6 +52,7 @@ impl RequestBody {
                 pieces: pieces.clone(),
             }),
             Self::Stream(replay) => replay.again().map(Self::Stream),
+            Self::Copy(copy) => copy.again().map(Self::Copy),
         }
     }
 }
@@ -70,6 +75,7 @@ impl Body for RequestBody {
                 Poll::Ready(next.map(|piece| Ok(Frame::data(piece))))
             }
             Self::Stream(replay) => Pin::new(replay).poll_frame(cx),
+            Self::Copy(copy) => Pin::new(copy).poll_frame(cx),
         }
     }
 
@@ -78,12 +84,14 @@ impl Body for RequestBody {
             Self::Empty => true,
             Self::Pieces { pieces } => pieces.iter().all(Bytes::is_empty),
             Self::Stream(replay) => replay.is_end_stream(),
+            Self::Copy(copy) => copy.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Stream(replay) => replay.size_hint(),
+            Self::Copy(copy) => copy.size_hint(),
             _ => SizeHint::with_exact(self.length().unwrap_or(0)),
         }
     }

@@ -114,6 +114,10 @@ fn own_response(own: Response<Bytes>, mut exchange: Box<Exchange>) -> Response<R
     if exchange.http2 {
         parts.headers.remove(CONNECTION);
     }
+    // A script that may read answers may read why there is none.
+    if let Some(marks) = &exchange.marks {
+        marks.set(&mut parts.headers);
+    }
     parts
         .headers
         .insert(REQUEST_ID, exchange.request_id.clone());
@@ -125,6 +129,9 @@ fn served_response(served: Served, mut exchange: Box<Exchange>) -> Response<Resp
     exchange.watch(head.status, &head.headers);
     head.version = Version::HTTP_11;
     head::sanitise_answer(&mut head.headers);
+    if let Some(marks) = &exchange.marks {
+        marks.set(&mut head.headers);
+    }
     filters::change_response(&mut head.headers, served.routed.backend_filters());
     filters::change_response(&mut head.headers, &served.routed.rule.filters);
     keep_session(

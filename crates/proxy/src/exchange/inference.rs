@@ -16,13 +16,13 @@ use super::attempt::{Outgoing, Rules};
 use super::forward::{self, Wanted};
 use super::picker::{self, Asked};
 use super::route::Routed;
-use super::{Exchange, text};
+use super::{Exchange, mirror, text};
 use crate::body::{CollectError, RequestBody, collect};
 use crate::refusal::Refusal;
 
 pub(crate) async fn forward(
     exchange: &mut Box<Exchange>,
-    routed: Routed,
+    mut routed: Routed,
     mut head: Parts,
     body: Incoming,
     dialect: Dialect,
@@ -39,6 +39,7 @@ pub(crate) async fn forward(
     }
     let mut wanted = want(exchange, &routed, &view)?;
     let pieces = pieces(&body, &view, exchange.request.target.as_deref());
+    mirror::understood(exchange, &mut routed, &body, &view);
     drop(view);
     let asked = picker::ask(exchange, &routed, &wanted, &mut head, Some(&body)).await?;
     let pieces = match asked {
@@ -83,12 +84,7 @@ fn want(
 ) -> Result<Wanted, Refusal> {
     let name = view.model.as_ref().map_or("", |model| &model.name);
     let pool = forward::pool_for_model(routed, name)?;
-    let hints = Hints {
-        objective: given(routed.hints.objective.as_ref()),
-        model: given(routed.hints.model.as_ref()).filter(|_| routed.trusted),
-        ttft_slo: given(routed.hints.ttft_slo.as_ref()),
-    };
-    let understood = Understood::read(&pool, view, hints, exchange.worker.roll())
+    let understood = Understood::read(&pool, view, hints(routed), exchange.worker.roll())
         .map_err(|StateLost(id)| Refusal::StateLost(id))?;
     exchange.running = Some(exchange.worker.metrics.running(name));
     let model = understood.served_model().map(str::to_owned);
@@ -113,13 +109,22 @@ fn want(
     })
 }
 
+/// What the head says about the pick.
+pub(super) fn hints(routed: &Routed) -> Hints<'_> {
+    Hints {
+        objective: given(routed.hints.objective.as_ref()),
+        model: given(routed.hints.model.as_ref()).filter(|_| routed.trusted),
+        ttft_slo: given(routed.hints.ttft_slo.as_ref()),
+    }
+}
+
 /// A hint that says something.
 fn given(value: Option<&HeaderValue>) -> Option<&str> {
     Some(text(value)).filter(|text| !text.is_empty())
 }
 
 /// The body as it is sent.
-fn pieces(body: &Bytes, view: &RequestView<'_>, target: Option<&str>) -> [Bytes; 3] {
+pub(super) fn pieces(body: &Bytes, view: &RequestView<'_>, target: Option<&str>) -> [Bytes; 3] {
     match (&view.model, target) {
         (Some(model), Some(target)) => {
             let is_json = !matches!(

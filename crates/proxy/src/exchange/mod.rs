@@ -6,7 +6,8 @@
 //! on the server ends and where metrics and the access log are written.
 //!
 //! The steps: [`head`] cleans the head, [`route`] finds the rule and the backend, [`inference`], [`opaque`], [`lists`]
-//! or [`tunnel`] decide what the pool is asked, [`forward`] talks to servers, [`answer`] makes the response.
+//! or [`tunnel`] decide what the pool is asked, [`mirror`] sends copies where the rule wants some, [`forward`] talks to
+//! servers, [`answer`] makes the response.
 
 mod answer;
 mod attempt;
@@ -16,6 +17,7 @@ mod forward;
 mod head;
 mod inference;
 mod lists;
+mod mirror;
 mod opaque;
 mod picker;
 mod route;
@@ -39,6 +41,7 @@ use tokio::time::Instant;
 pub(crate) use picker::{Passage, PassageError, Planned};
 pub(crate) use serve::serve;
 
+use crate::cors::Marks;
 use crate::worker::Worker;
 
 /// Where a request came in.
@@ -82,6 +85,8 @@ pub(crate) struct Exchange {
     asked_outside: Option<(&'static str, Duration)>,
     /// Counts the request as running while it is held.
     running: Option<telemetry::Open>,
+    /// What the answer says to scripts of other origins, where the rule has a say in that.
+    marks: Option<Marks>,
     explain: bool,
     request: Asked,
     answer: Answered,
@@ -150,6 +155,7 @@ impl Exchange {
             outside: None,
             asked_outside: None,
             running: None,
+            marks: None,
             explain: false,
             request: Asked::default(),
             answer: Answered::default(),

@@ -15,7 +15,7 @@ use super::attempt::{Outgoing, Rules};
 use super::forward::{self, Wanted};
 use super::picker::{self, Asked};
 use super::route::Routed;
-use super::{Exchange, inference};
+use super::{Exchange, inference, mirror};
 use crate::body::{Replay, RequestBody, Source};
 use crate::refusal::Refusal;
 
@@ -37,7 +37,7 @@ pub(crate) async fn forward(
 /// Forwards what `wanted` says; the body streams.
 pub(crate) async fn to(
     exchange: &mut Box<Exchange>,
-    routed: Routed,
+    mut routed: Routed,
     head: Parts,
     body: Incoming,
     wanted: Wanted,
@@ -51,9 +51,12 @@ pub(crate) async fn to(
         return Err(Refusal::TooLarge(limit));
     }
     let body = if body.is_end_stream() {
+        mirror::whole(exchange, &mut routed, None);
         RequestBody::Empty
     } else {
-        RequestBody::Stream(Replay::new(body, options.replay_window, limit))
+        let copies = mirror::streamed(exchange, &mut routed);
+        let window = exchange.worker.options.replay_window;
+        RequestBody::Stream(Replay::new(body, window, limit, copies))
     };
     let rules = Rules::opaque(&routed.rule.policy, exchange.worker(), &head.method);
     forward::forward(exchange, routed, Outgoing::new(head, body), wanted, rules).await
@@ -62,7 +65,7 @@ pub(crate) async fn to(
 /// Forwards to where the picker of the pool says. Pickers decide on whole bodies, so it is read whole before.
 async fn outside(
     exchange: &mut Box<Exchange>,
-    routed: Routed,
+    mut routed: Routed,
     mut head: Parts,
     body: Incoming,
     mut wanted: Wanted,
@@ -72,6 +75,7 @@ async fn outside(
     } else {
         Some(inference::read_body(exchange, &routed, body).await?)
     };
+    mirror::whole(exchange, &mut routed, whole.as_ref());
     let asked = picker::ask(exchange, &routed, &wanted, &mut head, whole.as_ref()).await?;
     let changed = match asked {
         Asked::Inside => None,

@@ -4,15 +4,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fleet::Pool;
-use http::Response;
 use http::header::HOST;
 use http::header::HeaderValue;
 use http::request::Parts;
-use routing::{Filter, PoolKey, RequestHead, Rule, Target};
+use http::{Method, Response};
+use routing::{Filter, Matched, Plan, PoolKey, RequestHead, Rule, Target};
 use smallvec::SmallVec;
 
 use super::head::{self, Hints};
+use super::mirror::{self, Shadow};
 use super::{Client, Exchange};
+use crate::cors;
 use crate::filters::{self, Effect};
 use crate::refusal::Refusal;
 use crate::worker::Worker;
@@ -32,6 +34,8 @@ pub(crate) struct Routed {
     pub(crate) tls: bool,
     /// What the head told.
     pub(crate) hints: Hints,
+    /// Copies that are to be made.
+    pub(crate) shadows: Vec<Shadow>,
 }
 
 impl Routed {
@@ -60,19 +64,16 @@ pub(crate) fn find(
 ) -> Result<Place, Refusal> {
     let worker = &client.worker;
     let plan = worker.plan.load();
-    let matched = plan
-        .route(
-            client.port,
-            &RequestHead {
-                method: &head.method,
-                host: &exchange.host,
-                path: head.uri.path(),
-                query: head.uri.query(),
-                headers: &head.headers,
-                sni: client.sni.as_deref(),
-            },
-        )
-        .map_err(Refusal::NoRoute)?;
+    let asked = RequestHead {
+        method: &head.method,
+        host: &exchange.host,
+        path: head.uri.path(),
+        query: head.uri.query(),
+        headers: &head.headers,
+        sni: client.sni.as_deref(),
+    };
+    let preflight = cors::preflight_for(&head.method, &head.headers);
+    let matched = matched(&plan, client.port, &asked, preflight.as_ref())?;
     let rule = matched.rule.clone();
     let matched_prefix = matched.matched_prefix;
     let trusted = matched.listener.trusted || worker.options.trusted;
@@ -94,16 +95,32 @@ pub(crate) fn find(
         tls: client.tls,
         port: client.port,
         matched_prefix,
+        preflight: preflight.is_some(),
+        marks: None,
     };
-    if let Effect::Answer(answer) = filters::change_request(&rule.filters, &mut target)? {
+    let effect = filters::change_request(&rule.filters, &mut target);
+    exchange.marks.clone_from(&target.marks);
+    if let Effect::Answer(answer) = effect? {
         return Ok(Place::Answered(answer));
     }
+    let mut shadows = mirror::drawn(
+        worker,
+        &rule.filters,
+        (&head.method, target.uri, target.headers),
+    );
     let Some(backend) = rule.choose(worker.roll()) else {
         return Err(Refusal::Backend("the rule has no backend".into()));
     };
-    if let Effect::Answer(answer) = filters::change_request(&backend.filters, &mut target)? {
+    let effect = filters::change_request(&backend.filters, &mut target);
+    exchange.marks.clone_from(&target.marks);
+    if let Effect::Answer(answer) = effect? {
         return Ok(Place::Answered(answer));
     }
+    shadows.extend(mirror::drawn(
+        worker,
+        &backend.filters,
+        (&head.method, target.uri, target.headers),
+    ));
     let keys = match &backend.target {
         Target::Pool(key) => std::slice::from_ref(key),
         Target::ByModel(keys) => keys,
@@ -122,7 +139,32 @@ pub(crate) fn find(
         trusted,
         tls: client.tls,
         hints,
+        shadows,
     }))
+}
+
+/// The rule of a request. A preflight belongs to the rule of the request that it asks for.
+fn matched<'p>(
+    plan: &'p Plan,
+    port: u16,
+    asked: &RequestHead<'_>,
+    preflight: Option<&Method>,
+) -> Result<Matched<'p>, Refusal> {
+    let meant = preflight.and_then(|method| {
+        let matched = plan.route(port, &RequestHead { method, ..*asked });
+        matched.ok().filter(|matched| has_cors(matched.rule))
+    });
+    match meant {
+        Some(matched) => Ok(matched),
+        None => plan.route(port, asked).map_err(Refusal::NoRoute),
+    }
+}
+
+/// Whether the rule has a say in what scripts of other origins may read.
+fn has_cors(rule: &Rule) -> bool {
+    let backends = rule.backends.iter().flat_map(|backend| &backend.filters);
+    let mut filters = rule.filters.iter().chain(backends);
+    filters.any(|filter| matches!(filter, Filter::Cors(_)))
 }
 
 /// The pools by these names that run already.

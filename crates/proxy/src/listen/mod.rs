@@ -1,6 +1,8 @@
 //! Accepting connections and speaking HTTP on them.
 
 mod framing;
+mod hello;
+mod session;
 mod socket;
 
 use std::io;
@@ -14,22 +16,22 @@ use arc_swap::ArcSwapOption;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use telemetry::ConnectionSide;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use socket::bind;
 
 use crate::LocalExec;
 use crate::exchange::{Client, serve};
+use crate::tls::Handshakes;
 use crate::upstream::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::worker::Worker;
 use framing::Guarded;
+use hello::{Session, greet};
 
 /// Streams one HTTP/2 client may have open at once.
 const MAX_STREAMS: u32 = 256;
@@ -45,8 +47,8 @@ pub(crate) struct Port {
     pub(crate) planned: u16,
     /// Whether clients speak TLS.
     pub(crate) tls: AtomicBool,
-    /// What they are shown; replaced when a Secret changes. `None` while no certificate can be used.
-    pub(crate) certificates: ArcSwapOption<ServerConfig>,
+    /// What becomes of their handshakes; replaced when a Secret changes.
+    pub(crate) handshakes: ArcSwapOption<Handshakes>,
     /// Cancelled when the port is no longer served.
     pub(crate) closing: CancellationToken,
     /// Cancelled when what still runs on a closed port must end.
@@ -164,15 +166,15 @@ async fn connection(worker: Rc<Worker>, stream: TcpStream, from: IpAddr, signals
         };
         return speak(client, stream, http2, &signals).await;
     }
-    let Some(config) = signals.port.certificates.load_full() else {
+    let Some(handshakes) = signals.port.handshakes.load_full() else {
         return;
     };
-    let handshake = timeout(patience, TlsAcceptor::from(config).accept(stream));
-    let stream = tokio::select! {
+    let handshake = timeout(patience, greet(&handshakes, stream));
+    let session = tokio::select! {
         biased;
         () = signals.now() => return,
-        stream = handshake => match stream {
-            Ok(Ok(stream)) => stream,
+        session = handshake => match session {
+            Ok(Ok(session)) => session,
             Ok(Err(error)) => {
                 tracing::debug!(%error, client = %from, "a TLS handshake failed");
                 return;
@@ -180,10 +182,34 @@ async fn connection(worker: Rc<Worker>, stream: TcpStream, from: IpAddr, signals
             Err(_) => return,
         },
     };
-    let session = stream.get_ref().1;
-    client.sni = session.server_name().map(str::to_owned);
-    let http2 = session.alpn_protocol() == Some(b"h2");
-    speak(client, stream, http2, &signals).await;
+    match session {
+        Session::Http(stream) => {
+            let session = stream.get_ref().1;
+            client.sni = session.server_name().map(str::to_owned);
+            let http2 = session.alpn_protocol() == Some(b"h2");
+            speak(client, stream, http2, &signals).await;
+        }
+        Session::Opened(stream, name) => pass(&client, (stream, &[]), &name, &signals).await,
+        Session::Sealed(stream, first, name) => {
+            pass(&client, (stream, &first), &name, &signals).await;
+        }
+    }
+}
+
+/// Passes a session on to a server, for as long as it may last.
+async fn pass<S>(client: &Client, stream: (S, &[u8]), name: &str, signals: &Signals)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let passed = session::pass(&client.worker, client.port, name, stream);
+    let passed = tokio::select! {
+        biased;
+        () = signals.now() => return,
+        passed = passed => passed,
+    };
+    if let Err(error) = passed {
+        tracing::debug!(%error, name, client = %client.address, "a TLS session ended");
+    }
 }
 
 /// Looks at the first bytes without taking them: HTTP/2 with prior knowledge begins with `PRI` (RFC 9113, section 3.4),

@@ -75,10 +75,9 @@ pub fn rule(kind: PoolKind) -> Rule {
 pub fn plan(rules: Vec<Rule>, pool: PoolSpec, trusted: bool) -> Plan {
     let listener = Listener {
         name: "default/gateway/http".into(),
-        hostname: None,
-        certificates: Vec::new(),
         trusted,
         rules: rules.into_iter().map(Arc::new).collect(),
+        ..Listener::default()
     };
     let port = PortPlan {
         port: 0,

@@ -24,7 +24,8 @@ use super::listeners::OpenListener;
 use super::{GatewayPlan, Outcome};
 use crate::hostname::by_specificity;
 use crate::plan::{
-    Backend, Hostname, Listener, Match, PathMatch, Plan, PoolKey, PoolSpec, PortPlan, Rule, Target,
+    Backend, Certificate, Filter, Hostname, Listener, Match, PathMatch, Plan, PoolKey, PoolSpec,
+    PortPlan, Rule, Target, UpstreamTls,
 };
 use crate::urls;
 
@@ -101,15 +102,16 @@ pub(super) fn plans(
     out: &mut Outcome,
 ) {
     let mut own: Vec<Plan> = claims.iter().map(|_| Plan::default()).collect();
+    let mut pools = pools.clone();
     for open in listeners.into_iter().filter(OpenListener::serves) {
         let (port, tls, claim) = (open.spec.port, open.tls(), open.claim);
-        let listener = listener(&claims[claim], open);
+        let listener = listener(&claims[claim], open, &mut pools);
         add(&mut own[claim], port, tls, listener.clone());
         add(&mut out.plan, port, tls, listener);
     }
-    finish(&mut out.plan, pools);
+    finish(&mut out.plan, &pools);
     for (claim, mut plan) in claims.iter().zip(own) {
-        finish(&mut plan, pools);
+        finish(&mut plan, &pools);
         out.gateways.push(GatewayPlan {
             gateway: claim.gateway.key(),
             plan,
@@ -117,15 +119,84 @@ pub(super) fn plans(
     }
 }
 
-fn listener(claim: &Claim<'_>, mut open: OpenListener<'_>) -> Listener {
+fn listener(
+    claim: &Claim<'_>,
+    mut open: OpenListener<'_>,
+    pools: &mut BTreeMap<PoolKey, Arc<PoolSpec>>,
+) -> Listener {
     open.rules.sort_by(|a, b| a.rank.cmp(&b.rank));
-    let meta = &claim.gateway.meta;
+    let (namespace, name) = open.home;
+    let mut rules: Vec<_> = open
+        .rules
+        .iter()
+        .map(|ranked| Arc::clone(&ranked.rule))
+        .collect();
+    if let Some(Ok(certificate)) = &claim.identity {
+        let meta = &claim.gateway.meta;
+        let identity = Identity {
+            gateway: format!("{}/{}", meta.namespace, meta.name),
+            certificate,
+            pools,
+        };
+        identity.introduce(&mut rules);
+    }
     Listener {
-        name: format!("{}/{}/{}", meta.namespace, meta.name, open.spec.name),
+        name: format!("{namespace}/{name}/{}", open.spec.name),
+        mode: open.mode(),
         hostname: open.hostname,
         certificates: open.certificates,
+        clients: open.clients.auth,
         trusted: claim.trusted,
-        rules: open.rules.into_iter().map(|ranked| ranked.rule).collect(),
+        rules,
+    }
+}
+
+/// The certificate by which a Gateway is known to servers. Connections under different certificates must not be mixed, so
+/// a pool that is reached over TLS is a pool of its own for each Gateway that has one.
+struct Identity<'i> {
+    gateway: String,
+    certificate: &'i Certificate,
+    pools: &'i mut BTreeMap<PoolKey, Arc<PoolSpec>>,
+}
+
+impl Identity<'_> {
+    fn introduce(mut self, rules: &mut [Arc<Rule>]) {
+        for rule in rules {
+            let rule = Arc::make_mut(rule);
+            self.filters(&mut rule.filters);
+            for backend in &mut rule.backends {
+                self.filters(&mut backend.filters);
+                if let Target::Pool(key) = &mut backend.target {
+                    self.own(key);
+                }
+            }
+        }
+    }
+
+    fn filters(&mut self, filters: &mut [Filter]) {
+        for filter in filters {
+            if let Filter::Mirror(mirror) = filter {
+                self.own(&mut mirror.pool);
+            }
+        }
+    }
+
+    fn own(&mut self, key: &mut PoolKey) {
+        let Some(pool) = self.pools.get(key) else {
+            return;
+        };
+        let Some(tls) = &pool.tls else { return };
+        let tls = UpstreamTls {
+            client: Some(self.certificate.clone()),
+            ..tls.clone()
+        };
+        key.name = format!("{}~{}", key.name, self.gateway);
+        let own = PoolSpec {
+            key: key.clone(),
+            tls: Some(tls),
+            ..PoolSpec::clone(pool)
+        };
+        self.pools.insert(key.clone(), Arc::new(own));
     }
 }
 
@@ -153,10 +224,7 @@ fn finish(plan: &mut Plan, pools: &BTreeMap<PoolKey, Arc<PoolSpec>>) {
         port.listeners
             .sort_by(|a, b| by_specificity(a.hostname.as_ref(), b.hostname.as_ref()));
         let rules = port.listeners.iter().flat_map(|listener| &listener.rules);
-        for key in rules
-            .flat_map(|rule| &rule.backends)
-            .flat_map(|backend| keys(&backend.target))
-        {
+        for key in rules.flat_map(|rule| reaches(rule)) {
             if let Some(pool) = pools.get(key) {
                 reached
                     .entry(key.clone())
@@ -165,6 +233,23 @@ fn finish(plan: &mut Plan, pools: &BTreeMap<PoolKey, Arc<PoolSpec>>) {
         }
     }
     plan.pools = reached;
+}
+
+/// Every pool that a rule sends requests or copies of them to.
+fn reaches(rule: &Rule) -> impl Iterator<Item = &PoolKey> {
+    let backends = &rule.backends;
+    let filters = rule
+        .filters
+        .iter()
+        .chain(backends.iter().flat_map(|backend| &backend.filters));
+    let mirrors = filters.filter_map(|filter| match filter {
+        Filter::Mirror(mirror) => Some(&mirror.pool),
+        _ => None,
+    });
+    backends
+        .iter()
+        .flat_map(|backend| keys(&backend.target))
+        .chain(mirrors)
 }
 
 fn keys(target: &Target) -> &[PoolKey] {

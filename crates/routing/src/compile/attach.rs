@@ -1,13 +1,13 @@
 //! Which route attaches to which listener.
 //!
-//! For each parentRef the listeners of that Gateway are narrowed down: by `sectionName` and `port` (none left:
+//! For each parentRef the listeners of that Gateway or ListenerSet are narrowed down: by `sectionName` and `port` (none left:
 //! `NoMatchingParent`), by what the listener allows (`NotAllowedByListeners`), by hostname
 //! (`NoMatchingListenerHostname`). The first stage that leaves nothing gives the reason.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::{FromNamespaces, GATEWAY_GROUP, Objects, ParentRef};
+use api::{FromNamespaces, GATEWAY_GROUP, LabelSelector, ObjectKey, Objects, ParentRef};
 
 use super::assemble::RankedRule;
 use super::backends::Resolver;
@@ -15,6 +15,7 @@ use super::claim::Claim;
 use super::conditions::{Problem, generation, positive};
 use super::listeners::OpenListener;
 use super::route::{CompiledRoute, RouteView};
+use super::sets::AttachedSet;
 use super::{Mode, ObjectStatus, Outcome};
 use crate::hostname::route_hostnames;
 use crate::plan::{Hostname, Rule};
@@ -24,6 +25,7 @@ use crate::status::{Condition, ParentKey};
 pub(super) struct Stage<'s, 'o> {
     pub(super) objects: &'o Objects,
     pub(super) claims: &'s [Claim<'o>],
+    pub(super) sets: &'s [AttachedSet<'o>],
     pub(super) mode: Mode,
     pub(super) listeners: &'s mut [OpenListener<'o>],
     pub(super) resolver: &'s mut Resolver<'o>,
@@ -35,19 +37,21 @@ impl Stage<'_, '_> {
     pub(super) fn attach(&mut self, view: &RouteView<'_>, route: &CompiledRoute) {
         let mut placed = BTreeSet::new();
         for reference in view.parents {
-            if reference.group != GATEWAY_GROUP || reference.kind != "Gateway" {
+            let is_ours = ["Gateway", "ListenerSet"].contains(&reference.kind.as_str());
+            if reference.group != GATEWAY_GROUP || !is_ours {
                 continue;
             }
             let parent = parent_key(view, reference);
-            match self.claim_of(&parent) {
-                Some(claim) => self.attach_to(claim, parent, view, route, &mut placed),
-                None if self.mode == Mode::Files
-                    && self
-                        .objects
-                        .gateway(&parent.namespace, &parent.name)
-                        .is_none() =>
-                {
-                    let message = format!("Gateway {}/{} not found", parent.namespace, parent.name);
+            match self.place_of(&parent) {
+                Some(place) => self.attach_to(place, parent, view, route, &mut placed),
+                None if self.mode == Mode::Files && !self.exists(&parent) => {
+                    let ParentKey {
+                        kind,
+                        namespace,
+                        name,
+                        ..
+                    } = &parent;
+                    let message = format!("{kind} {namespace}/{name} not found");
                     self.say(
                         view,
                         route,
@@ -60,22 +64,39 @@ impl Stage<'_, '_> {
         }
     }
 
-    fn claim_of(&self, parent: &ParentKey) -> Option<usize> {
-        self.claims.iter().position(|claim| {
-            claim.gateway.meta.namespace == parent.namespace
-                && claim.gateway.meta.name == parent.name
-        })
+    fn exists(&self, parent: &ParentKey) -> bool {
+        let ParentKey {
+            group,
+            kind,
+            namespace,
+            name,
+            ..
+        } = parent;
+        self.objects
+            .contains(&ObjectKey::new(group, kind, namespace, name))
+    }
+
+    /// The Gateway of ours, and the ListenerSet if it is one, that a parent is.
+    fn place_of(&self, parent: &ParentKey) -> Option<Place> {
+        let is =
+            |meta: &api::Meta| (&meta.namespace, &meta.name) == (&parent.namespace, &parent.name);
+        if parent.kind == "ListenerSet" {
+            let set = self.sets.iter().position(|one| is(&one.set.meta))?;
+            return Some((self.sets[set].claim, Some(set)));
+        }
+        let claim = self.claims.iter().position(|one| is(&one.gateway.meta))?;
+        Some((claim, None))
     }
 
     fn attach_to(
         &mut self,
-        claim: usize,
+        place: Place,
         parent: ParentKey,
         view: &RouteView<'_>,
         route: &CompiledRoute,
         placed: &mut BTreeSet<usize>,
     ) {
-        let refusal = match self.listeners_for(claim, &parent, view) {
+        let refusal = match self.listeners_for(place, &parent, view) {
             Ok(listeners) => {
                 for (index, hostnames) in listeners {
                     let listener = &mut self.listeners[index];
@@ -90,15 +111,20 @@ impl Stage<'_, '_> {
             }
             Err(problem) => Some(problem),
         };
+        // Pools know Gateways only.
+        let meta = &self.claims[place.0].gateway.meta;
         let gateway = ParentKey {
+            group: GATEWAY_GROUP.to_owned(),
+            kind: "Gateway".to_owned(),
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone(),
             section: None,
             port: None,
-            ..parent.clone()
         };
         let for_pools = refusal.as_ref().map(|problem| {
             let message = format!(
-                "{} is not accepted by Gateway {}/{}: {}",
-                view.key, parent.namespace, parent.name, problem.message
+                "{} is not accepted by {} {}/{}: {}",
+                view.key, parent.kind, parent.namespace, parent.name, problem.message
             );
             Problem::new("HTTPRouteNotAccepted", message)
         });
@@ -112,12 +138,12 @@ impl Stage<'_, '_> {
     /// The listeners a route attaches to by one reference, with the hostnames it serves there.
     fn listeners_for(
         &self,
-        claim: usize,
+        (claim, set): Place,
         parent: &ParentKey,
         view: &RouteView<'_>,
     ) -> Result<Vec<(usize, Vec<Hostname>)>, Problem> {
         let named = self.listeners.iter().enumerate().filter(|(_, listener)| {
-            listener.claim == claim
+            (listener.claim, listener.set) == (claim, set)
                 && parent
                     .section
                     .as_ref()
@@ -126,10 +152,8 @@ impl Stage<'_, '_> {
         });
         let named: Vec<_> = named.collect();
         if named.is_empty() {
-            return Err(Problem::new(
-                "NoMatchingParent",
-                "the Gateway has no listener of this name and port",
-            ));
+            let message = format!("the {} has no listener of this name and port", parent.kind);
+            return Err(Problem::new("NoMatchingParent", message));
         }
         let allowed = named
             .into_iter()
@@ -154,29 +178,13 @@ impl Stage<'_, '_> {
     }
 
     fn allows(&self, listener: &OpenListener<'_>, view: &RouteView<'_>) -> bool {
-        let own = &self.claims[listener.claim].gateway.meta.namespace;
         let namespaces = &listener.spec.allowed_routes.namespaces;
-        let namespace = &view.meta.namespace;
-        let from = match &namespaces.from {
-            FromNamespaces::All => true,
-            FromNamespaces::Same => namespace == own,
-            FromNamespaces::Selector => {
-                let mut labels = self
-                    .objects
-                    .namespace(namespace)
-                    .map(|n| n.meta.labels.clone())
-                    .unwrap_or_default();
-                // Every namespace of a cluster has this label; files need not describe it.
-                labels
-                    .entry("kubernetes.io/metadata.name".to_owned())
-                    .or_insert_with(|| namespace.clone());
-                namespaces
-                    .selector
-                    .as_ref()
-                    .is_some_and(|selector| selector.matches(&labels))
-            }
-            FromNamespaces::None | FromNamespaces::Unknown(_) => false,
-        };
+        let from = selects(
+            self.objects,
+            &namespaces.from,
+            namespaces.selector.as_ref(),
+            (listener.home.0, &view.meta.namespace),
+        );
         from && listener.conflict.is_none()
             && listener.kinds.iter().any(|kind| kind.kind == view.kind)
     }
@@ -206,6 +214,34 @@ impl Stage<'_, '_> {
         self.out
             .statuses
             .push(ObjectStatus::of(view.key.clone(), conditions).under(parent));
+    }
+}
+
+/// Index of a Gateway among the claims, and of a ListenerSet of it.
+type Place = (usize, Option<usize>);
+
+/// Whether objects of namespace `other` may attach to an object of namespace `own`.
+pub(super) fn selects(
+    objects: &Objects,
+    from: &FromNamespaces,
+    selector: Option<&LabelSelector>,
+    (own, other): (&str, &str),
+) -> bool {
+    match from {
+        FromNamespaces::All => true,
+        FromNamespaces::Same => own == other,
+        FromNamespaces::Selector => {
+            let mut labels = objects
+                .namespace(other)
+                .map(|namespace| namespace.meta.labels.clone())
+                .unwrap_or_default();
+            // Every namespace of a cluster has this label; files need not describe it.
+            labels
+                .entry("kubernetes.io/metadata.name".to_owned())
+                .or_insert_with(|| other.to_owned());
+            selector.is_some_and(|selector| selector.matches(&labels))
+        }
+        FromNamespaces::None | FromNamespaces::Unknown(_) => false,
     }
 }
 

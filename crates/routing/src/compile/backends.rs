@@ -201,7 +201,13 @@ impl<'a> Resolver<'a> {
         let number = port.ok_or_else(|| absent("is referred to without a port".to_owned()))?;
         let port = service.spec.ports.iter().find(|port| port.port == number);
         let port = port.ok_or_else(|| absent(format!("has no port {number}")))?;
-        let (protocol, wants_tls) = protocol(port, from.kind == "GRPCRoute").ok_or_else(|| {
+        let sealed = from.kind == "TLSRoute";
+        let spoken = if sealed && port.protocol == Protocol::Tcp {
+            Some((AppProtocol::Http, false))
+        } else {
+            protocol(port, from.kind == "GRPCRoute")
+        };
+        let (protocol, wants_tls) = spoken.ok_or_else(|| {
             let what = port
                 .app_protocol
                 .as_deref()
@@ -212,7 +218,10 @@ impl<'a> Resolver<'a> {
             )
         })?;
         // A port that does not say what it speaks is HTTP/1.1 to an HTTPRoute and HTTP/2 to a GRPCRoute.
-        let suffix = if port.app_protocol.is_none() && protocol == AppProtocol::H2c {
+        // What a TLSRoute sends there is nobody's business here, so no policy applies.
+        let suffix = if sealed {
+            "/tls"
+        } else if port.app_protocol.is_none() && protocol == AppProtocol::H2c {
             "/grpc"
         } else {
             ""
@@ -223,9 +232,12 @@ impl<'a> Resolver<'a> {
             name: format!("{name}:{number}{suffix}"),
         };
         if !self.built.contains_key(&key) {
-            let built = self
-                .builder
-                .service(service, port, key.clone(), protocol, &mut self.notes);
+            let mut built =
+                self.builder
+                    .service(service, port, key.clone(), protocol, &mut self.notes);
+            if sealed {
+                built.open();
+            }
             if wants_tls && built.spec.tls.is_none() && built.closed.is_none() {
                 let message = format!(
                     "Service {namespace}/{name} port {number} speaks TLS and no BackendTLSPolicy says how"

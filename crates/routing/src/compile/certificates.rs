@@ -1,4 +1,4 @@
-//! Certificates of HTTPS listeners, out of Secrets.
+//! Certificates of listeners, and of Gateways towards servers, out of Secrets.
 //!
 //! A Secret must have `tls.crt` with at least one PEM certificate and `tls.key` with a PEM private key. Whether the two
 //! belong together is found out where they are loaded.
@@ -8,18 +8,19 @@ use std::sync::Arc;
 use api::{Objects, SecretRef};
 use base64::Engine as _;
 
+use super::backends::Referrer;
 use super::conditions::Problem;
 use super::grants::{Grants, ReferenceTo};
 use crate::plan::Certificate;
 
-/// The certificate that a Gateway of `namespace` refers to.
+/// The certificate that a Gateway or a ListenerSet refers to.
 pub(super) fn resolve(
     objects: &Objects,
     grants: &Grants<'_>,
-    namespace: &str,
+    from: Referrer<'_>,
     reference: &SecretRef,
 ) -> Result<Certificate, Problem> {
-    let target = reference.namespace.as_deref().unwrap_or(namespace);
+    let target = reference.namespace.as_deref().unwrap_or(from.namespace);
     let source = format!("{target}/{}", reference.name);
     if !reference.group.is_empty() || reference.kind != "Secret" {
         let message = format!("certificateRefs must name Secrets, not {}", reference.kind);
@@ -31,7 +32,7 @@ pub(super) fn resolve(
         namespace: target,
         name: &reference.name,
     };
-    if !grants.permit("Gateway", namespace, to) {
+    if !grants.permit(from.kind, from.namespace, to) {
         return Err(Problem::new(
             "RefNotPermitted",
             format!("no ReferenceGrant allows Secret {source}"),

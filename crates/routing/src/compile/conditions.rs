@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use api::{Meta, Resource};
+use api::{Meta, ObjectKey, Resource};
 
 use super::backends::Usage;
 use super::claim::Claim;
+use super::frontend;
 use super::listeners::OpenListener;
 use super::pools::BuiltPool;
+use super::sets::{self, AttachedSet};
 use super::{ObjectStatus, Outcome};
 use crate::plan::PoolKey;
 use crate::status::{Condition, ParentKey};
@@ -64,19 +66,22 @@ pub(super) fn generation(meta: &Meta) -> i64 {
 }
 
 /// Conditions of Gateways and their listeners.
-pub(super) fn gateways(claims: &[Claim<'_>], listeners: &[OpenListener<'_>], out: &mut Outcome) {
+pub(super) fn gateways(
+    claims: &[Claim<'_>],
+    sets: &[AttachedSet<'_>],
+    listeners: &[OpenListener<'_>],
+    out: &mut Outcome,
+) {
     for (index, claim) in claims.iter().enumerate() {
         let key = claim.gateway.key();
         let generation = generation(&claim.gateway.meta);
-        let own: Vec<_> = listeners
-            .iter()
-            .filter(|listener| listener.claim == index)
-            .collect();
+        let all = || listeners.iter().filter(|one| one.claim == index);
+        let own: Vec<_> = all().filter(|listener| listener.set.is_none()).collect();
         let valid = own
             .iter()
             .filter(|listener| listener.refusal().is_none())
             .count();
-        let programmed = own.iter().any(|listener| listener.serves());
+        let programmed = all().any(OpenListener::serves);
         let accepted = match &claim.problem {
             Some(problem) => positive("Accepted", Some(problem), generation),
             None if valid == own.len() && valid > 0 => positive("Accepted", None, generation),
@@ -93,16 +98,49 @@ pub(super) fn gateways(claims: &[Claim<'_>], listeners: &[OpenListener<'_>], out
         };
         let idle = Problem::new("Invalid", "no listener can serve");
         let programmed = positive("Programmed", (!programmed).then_some(&idle), generation);
-        out.statuses
-            .push(ObjectStatus::of(key.clone(), vec![accepted, programmed]));
-        for listener in own {
-            out.statuses.push(ObjectStatus {
-                listener: Some(listener.spec.name.clone()),
-                supported_kinds: listener.kinds.clone(),
-                attached_routes: u32::try_from(listener.attached.len()).unwrap_or(u32::MAX),
-                ..ObjectStatus::of(key.clone(), listener_conditions(listener, generation))
-            });
-        }
+        let mut conditions = vec![accepted, programmed];
+        conditions.extend(tls_conditions(claim, generation));
+        out.statuses.push(ObjectStatus {
+            attached_listener_sets: sets::accepted(sets, listeners, index),
+            ..ObjectStatus::of(key.clone(), conditions)
+        });
+        let of_listeners = own
+            .iter()
+            .map(|listener| listener_status(key.clone(), listener, generation));
+        out.statuses.extend(of_listeners);
+    }
+}
+
+/// What is to be said about the TLS of a whole Gateway, where it has any.
+fn tls_conditions(claim: &Claim<'_>, generation: i64) -> Vec<Condition> {
+    let mut conditions = Vec::new();
+    if let Some(identity) = &claim.identity {
+        let problem = identity.as_ref().err();
+        conditions.push(positive("ResolvedRefs", problem, generation));
+    }
+    if frontend::is_insecure(claim.gateway) {
+        conditions.push(Condition::new(
+            "InsecureFrontendValidationMode",
+            true,
+            "ConfigurationChanged",
+            "clients without a valid certificate get in",
+            generation,
+        ));
+    }
+    conditions
+}
+
+/// The status of one listener of `object`.
+pub(super) fn listener_status(
+    object: ObjectKey,
+    listener: &OpenListener<'_>,
+    generation: i64,
+) -> ObjectStatus {
+    ObjectStatus {
+        listener: Some(listener.spec.name.clone()),
+        supported_kinds: listener.kinds.clone(),
+        attached_routes: u32::try_from(listener.attached.len()).unwrap_or(u32::MAX),
+        ..ObjectStatus::of(object, listener_conditions(listener, generation))
     }
 }
 
@@ -111,12 +149,17 @@ fn listener_conditions(listener: &OpenListener<'_>, generation: i64) -> Vec<Cond
         .kinds_problem
         .iter()
         .chain(&listener.certificate_problem)
+        .chain(&listener.clients.unresolved)
         .cloned()
         .collect();
     let unresolved = Problem::join(&unresolved);
     let cause = listener.refusal().or(unresolved.as_ref());
+    let reason = match (listener.set, &listener.conflict) {
+        (Some(_), Some(conflict)) => conflict.reason,
+        _ => "Invalid",
+    };
     let idle = Problem::new(
-        "Invalid",
+        reason,
         cause.map_or("the Gateway is not accepted", |problem| &problem.message),
     );
     let conflicted = match &listener.conflict {

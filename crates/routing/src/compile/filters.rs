@@ -1,23 +1,28 @@
 //! Filters of rules and backends.
 //!
 //! A filter must not be skipped (Gateway API): one that we do not implement, or that is broken, becomes
-//! [`Filter::Unsupported`], so that its rule answers 500, and the route says `UnsupportedValue`.
+//! [`Filter::Unsupported`], so that its rule answers 500, and the route says `UnsupportedValue`. The exception is a mirror
+//! whose backend does not resolve: the API wants it dropped, and the route says so in `ResolvedRefs`.
 
-use api::http_route::{PathModifier, PathModifierType, RequestRedirect, UrlRewrite};
-use api::route::{Header, HeaderModifier};
-use api::{FilterType, GrpcFilter, HttpFilter};
-use http::{HeaderName, HeaderValue, StatusCode};
+use std::sync::Arc;
+
+use api::http_route::{self, PathModifier, PathModifierType, RequestRedirect, UrlRewrite};
+use api::route::{Header, HeaderModifier, RequestMirror};
+use api::{BackendObjectRef, FilterType, GrpcFilter, HttpFilter};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::conditions::Problem;
 use super::matches::unsupported;
-use crate::plan::{Filter, HeaderChange, PathRewrite, Redirect, Rewrite};
+use crate::cors::{Allowed, Cors, OriginMatch};
+use crate::plan::{Filter, HeaderChange, Mirror, PathRewrite, PoolKey, Redirect, Rewrite};
 
 /// Compiles filters and collects what is wrong with them. `prefix_only`: every match of the rule is a path prefix, which
-/// `ReplacePrefixMatch` needs.
+/// `ReplacePrefixMatch` needs. `pool_of` resolves the backend of a mirror.
 pub(super) fn compile(
     filters: &[HttpFilter],
     prefix_only: bool,
     problems: &mut Vec<Problem>,
+    pool_of: &mut dyn FnMut(&BackendObjectRef) -> Option<PoolKey>,
 ) -> Vec<Filter> {
     let has = |wanted: &FilterType| filters.iter().any(|filter| filter.filter_type == *wanted);
     if has(&FilterType::RequestRedirect) && has(&FilterType::UrlRewrite) {
@@ -25,12 +30,16 @@ pub(super) fn compile(
         problems.push(Problem::new("IncompatibleFilters", message));
         return vec![Filter::Unsupported(message.to_owned())];
     }
-    let compiled = filters.iter().map(|filter| {
-        one(filter, prefix_only).unwrap_or_else(|problem| {
+    let compiled = filters.iter().filter_map(|filter| {
+        let made = match (&filter.filter_type, &filter.request_mirror) {
+            (FilterType::RequestMirror, Some(wanted)) => mirror(wanted, pool_of).transpose()?,
+            _ => one(filter, prefix_only),
+        };
+        Some(made.unwrap_or_else(|problem| {
             let message = problem.message.clone();
             problems.push(problem);
             Filter::Unsupported(message)
-        })
+        }))
     });
     compiled.collect()
 }
@@ -77,11 +86,76 @@ fn one(filter: &HttpFilter, prefix_only: bool) -> Result<Filter, Problem> {
             prefix_only,
         )
         .map(Filter::Rewrite),
-        FilterType::RequestMirror
-        | FilterType::Cors
-        | FilterType::ExtensionRef
-        | FilterType::Unknown(_) => Err(unsupported(format!("filter {kind} is not supported"))),
+        FilterType::Cors => {
+            cors(filter.cors.as_ref().ok_or_else(missing)?).map(|cors| Filter::Cors(Arc::new(cors)))
+        }
+        FilterType::RequestMirror => Err(missing()),
+        FilterType::ExtensionRef | FilterType::Unknown(_) => {
+            Err(unsupported(format!("filter {kind} is not supported")))
+        }
     }
+}
+
+/// A mirror; `None` when its backend does not resolve.
+fn mirror(
+    wanted: &RequestMirror,
+    pool_of: &mut dyn FnMut(&BackendObjectRef) -> Option<PoolKey>,
+) -> Result<Option<Filter>, Problem> {
+    let share = match (wanted.percent, wanted.fraction) {
+        (None, None) => 1.0,
+        (Some(percent), None) => f64::from(percent) / 100.0,
+        (None, Some(part)) => f64::from(part.numerator) / f64::from(part.denominator),
+        (Some(_), Some(_)) => {
+            return Err(unsupported(
+                "a mirror cannot have both a percent and a fraction",
+            ));
+        }
+    };
+    if !(0.0..=1.0).contains(&share) {
+        return Err(unsupported("a mirror's share must be from 0 to all"));
+    }
+    let pool = pool_of(&wanted.backend_ref);
+    Ok(pool.map(|pool| Filter::Mirror(Mirror { pool, share })))
+}
+
+fn cors(wanted: &http_route::Cors) -> Result<Cors, Problem> {
+    let origin = |text: &String| {
+        OriginMatch::parse(text).ok_or_else(|| unsupported(format!("{text:?} is not an origin")))
+    };
+    let is_method = |name: &str| Method::from_bytes(name.as_bytes()).is_ok();
+    let is_header = |name: &str| HeaderName::from_bytes(name.as_bytes()).is_ok();
+    Ok(Cors {
+        origins: wanted
+            .allow_origins
+            .iter()
+            .map(origin)
+            .collect::<Result<_, _>>()?,
+        credentials: wanted.allow_credentials.unwrap_or(false),
+        methods: allowed(&wanted.allow_methods, "method", is_method)?,
+        headers: allowed(&wanted.allow_headers, "header name", is_header)?,
+        expose: allowed(&wanted.expose_headers, "header name", is_header)?,
+        max_age: wanted.max_age,
+    })
+}
+
+/// A list of names as it stands in a header. A star among others stands for all as well.
+fn allowed(
+    names: &[String],
+    what: &str,
+    is_sound: impl Fn(&str) -> bool,
+) -> Result<Allowed, Problem> {
+    if names.is_empty() {
+        return Ok(Allowed::Nothing);
+    }
+    if names.iter().any(|name| name == "*") {
+        return Ok(Allowed::Any);
+    }
+    if let Some(bad) = names.iter().find(|name| !is_sound(name)) {
+        return Err(unsupported(format!("{bad:?} is not a {what}")));
+    }
+    HeaderValue::from_str(&names.join(", "))
+        .map(Allowed::Listed)
+        .map_err(|_| unsupported(format!("the list of {what}s has forbidden characters")))
 }
 
 fn header_change(modifier: &HeaderModifier) -> Result<HeaderChange, Problem> {

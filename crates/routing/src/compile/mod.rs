@@ -3,7 +3,7 @@
 //! Compiling is a pure function in stages, each in a file of its own:
 //!
 //! 1. `claim`: which Gateways are ours;
-//! 2. `listeners`: which of their listeners can serve (protocol, certificates, conflicts, kinds);
+//! 2. `sets`, `listeners`, `frontend`: which listeners of theirs can serve (protocol, certificates, conflicts, kinds);
 //! 3. `models`, `pools`, `backends`, `tls`, `grants`: what references resolve to;
 //! 4. `matches`, `filters`, `route`: the rules of each route;
 //! 5. `attach`: which route attaches to which listener, for which hostnames;
@@ -22,6 +22,7 @@ mod conditions;
 mod endpoints;
 mod features;
 mod filters;
+mod frontend;
 mod grants;
 mod listeners;
 mod matches;
@@ -29,6 +30,7 @@ mod models;
 mod picker;
 mod pools;
 mod route;
+mod sets;
 mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +66,18 @@ pub struct CompileOptions {
     pub default_listen_port: u16,
     /// Where objects come from.
     pub mode: Mode,
+    /// What becomes of `parametersRef`.
+    pub parameters: ParameterRefs,
+}
+
+/// What becomes of `parametersRef` of GatewayClasses and Gateways. What parameters mean is the host's business.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ParameterRefs {
+    /// Nobody reads them: an object that has one is not accepted.
+    #[default]
+    Unsupported,
+    /// The host reads them. Objects whose parameters it cannot use are here, each with a sentence why.
+    Read(BTreeMap<ObjectKey, String>),
 }
 
 impl Default for CompileOptions {
@@ -72,6 +86,7 @@ impl Default for CompileOptions {
             controller_name: CONTROLLER_NAME.to_owned(),
             default_listen_port: 8080,
             mode: Mode::Files,
+            parameters: ParameterRefs::default(),
         }
     }
 }
@@ -107,7 +122,7 @@ pub struct ObjectStatus {
     pub object: ObjectKey,
     /// For routes, pools and policies: the parent (or ancestor) that this entry is about.
     pub parent: Option<ParentKey>,
-    /// For a Gateway: the listener that this entry is about.
+    /// For a Gateway or a ListenerSet: the listener that this entry is about.
     pub listener: Option<String>,
     /// The conditions.
     pub conditions: Vec<Condition>,
@@ -115,6 +130,8 @@ pub struct ObjectStatus {
     pub supported_kinds: Vec<RouteKind>,
     /// For a listener: how many routes are attached.
     pub attached_routes: u32,
+    /// For a Gateway: how many ListenerSets are attached.
+    pub attached_listener_sets: u32,
 }
 
 impl ObjectStatus {
@@ -126,6 +143,7 @@ impl ObjectStatus {
             conditions,
             supported_kinds: Vec::new(),
             attached_routes: 0,
+            attached_listener_sets: 0,
         }
     }
 
@@ -150,9 +168,10 @@ impl ObjectStatus {
 /// replaces that condition.
 pub fn compile(objects: &Objects, options: &CompileOptions) -> Compiled {
     let mut out = Outcome::default();
-    let claims = claim::gateways(objects, options, &mut out);
     let grants = grants::Grants::new(objects);
-    let mut listeners = listeners::open(objects, &grants, &claims, options.mode);
+    let claims = claim::gateways(objects, &grants, options, &mut out);
+    let sets = sets::attached(objects, &claims);
+    let mut listeners = listeners::open(objects, &grants, (&claims, &sets), options.mode);
     let tables = models::Tables::new(objects);
     let mut resolver = backends::Resolver::new(objects, &grants, &tables, options.mode);
 
@@ -161,6 +180,7 @@ pub fn compile(objects: &Objects, options: &CompileOptions) -> Compiled {
         let mut stage = attach::Stage {
             objects,
             claims: &claims,
+            sets: &sets,
             mode: options.mode,
             listeners: &mut listeners,
             resolver: &mut resolver,
@@ -178,7 +198,8 @@ pub fn compile(objects: &Objects, options: &CompileOptions) -> Compiled {
             &mut out,
         );
     }
-    conditions::gateways(&claims, &listeners, &mut out);
+    conditions::gateways(&claims, &sets, &listeners, &mut out);
+    sets::conditions(&sets, &listeners, &mut out);
     let (built, usage) = resolver.finish(&mut out);
     conditions::pools(&built, &usage, &mut out);
     tables.report(options.mode, &built, &mut out);

@@ -25,6 +25,15 @@ pub(super) struct BuiltPool {
     pub(super) closed: Option<Problem>,
 }
 
+impl BuiltPool {
+    /// Takes away what BackendTLSPolicies say: the servers are reached as they are.
+    pub(super) fn open(&mut self) {
+        Arc::make_mut(&mut self.spec).tls = None;
+        self.closed = None;
+        self.policies.clear();
+    }
+}
+
 /// Builds pools out of objects.
 pub(super) struct Builder<'a> {
     pub(super) objects: &'a Objects,

@@ -1,4 +1,4 @@
-//! Routes: HTTPRoute and GRPCRoute seen as one, and their rules compiled.
+//! Routes: HTTPRoute, GRPCRoute and TLSRoute seen as one, and their rules compiled.
 //!
 //! A broken part costs as little as possible: a match that cannot be compiled is left out, a filter that we do not
 //! implement makes its rule answer 500, a reference that does not resolve makes its backend answer 500. The route is
@@ -11,7 +11,7 @@ use api::http_route::{HttpRetry, HttpTimeouts};
 use api::route::{CookieLifetime, SessionPersistence as WantedSession, SessionType};
 use api::{
     BackendObjectRef, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, HttpFilter, HttpRoute,
-    HttpRouteRule, Meta, ObjectKey, Objects, ParentRef, Resource,
+    HttpRouteRule, Meta, ObjectKey, Objects, ParentRef, Resource, TlsRoute, TlsRouteRule,
 };
 use http::StatusCode;
 
@@ -21,7 +21,7 @@ use super::conditions::Problem;
 use super::{filters, matches};
 use crate::plan::{
     Backend, Filter, Hostname, Match, PathMatch, PoolKey, Retry, RoutePolicy, Rule, SessionKind,
-    SessionPersistence,
+    SessionPersistence, Target,
 };
 
 /// Attempts after the first where a `retry` does not say how many.
@@ -31,7 +31,7 @@ const DEFAULT_RETRY_ATTEMPTS: u32 = 2;
 const DEFAULT_SESSION_COOKIE: &str = "pointsman-session";
 const DEFAULT_SESSION_HEADER: &str = "x-pointsman-session";
 
-/// A route of either kind.
+/// A route of any kind.
 pub(super) struct RouteView<'o> {
     pub(super) key: ObjectKey,
     pub(super) kind: &'static str,
@@ -75,6 +75,7 @@ pub(super) struct CompiledRoute {
 pub(super) fn views(objects: &Objects) -> Vec<RouteView<'_>> {
     let http = objects.http_routes().map(|route| http_view(route));
     http.chain(objects.grpc_routes().map(|route| grpc_view(route)))
+        .chain(objects.tls_routes().map(|route| tls_view(route)))
         .collect()
 }
 
@@ -146,6 +147,39 @@ fn grpc_rule(rule: &GrpcRouteRule) -> RuleView {
         backends: backends.collect(),
         policy: RoutePolicy::default(),
         session: rule.session_persistence.clone(),
+    }
+}
+
+fn tls_view(route: &TlsRoute) -> RouteView<'_> {
+    RouteView {
+        key: route.key(),
+        kind: "TLSRoute",
+        meta: &route.meta,
+        parents: &route.spec.parent_refs,
+        hostnames: route
+            .spec
+            .hostnames
+            .iter()
+            .map(|name| Hostname::parse(name))
+            .collect(),
+        rules: route.spec.rules.iter().map(tls_rule).collect(),
+    }
+}
+
+/// A session has nothing but its name, which is the route's.
+fn tls_rule(rule: &TlsRouteRule) -> RuleView {
+    let backends = rule.backend_refs.iter().map(|backend| BackendView {
+        reference: backend.object(),
+        weight: backend.weight,
+        filters: Vec::new(),
+    });
+    RuleView {
+        name: rule.name.clone(),
+        matches: vec![Ok(Match::any())],
+        filters: Vec::new(),
+        backends: backends.collect(),
+        policy: RoutePolicy::default(),
+        session: None,
     }
 }
 
@@ -269,6 +303,40 @@ pub(super) fn compile(
     compiled
 }
 
+/// Follows the references of one rule and remembers what came of them.
+struct Links<'l, 'o> {
+    from: Referrer<'l>,
+    resolver: &'l mut Resolver<'o>,
+    pools: &'l mut BTreeSet<PoolKey>,
+    unresolved: Vec<Problem>,
+}
+
+impl Links<'_, '_> {
+    fn target(&mut self, reference: &BackendObjectRef) -> Target {
+        let resolved = self.resolver.resolve(self.from, reference);
+        self.unresolved.extend(resolved.problem);
+        self.pools.extend(resolved.pool);
+        resolved.target
+    }
+
+    fn filters(
+        &mut self,
+        wanted: &[HttpFilter],
+        prefix_only: bool,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Filter> {
+        for extension in wanted.iter().filter_map(|f| f.extension_ref.as_ref()) {
+            let message = format!("filters of kind {} are not supported", extension.kind);
+            self.unresolved.push(Problem::new("InvalidKind", message));
+        }
+        let mut pool_of = |reference: &BackendObjectRef| match self.target(reference) {
+            Target::Pool(key) => Some(key),
+            Target::ByModel(_) | Target::Invalid(_) => None,
+        };
+        filters::compile(wanted, prefix_only, problems, &mut pool_of)
+    }
+}
+
 struct RuleParts {
     matches: Vec<Match>,
     rule: Rule,
@@ -297,7 +365,16 @@ fn compile_rule(
     let prefix_only = matches
         .iter()
         .all(|wanted| matches!(wanted.path, PathMatch::Prefix(_)));
-    let mut filters = filters::compile(&rule.filters, prefix_only, &mut problems);
+    let mut links = Links {
+        from: Referrer {
+            kind: view.kind,
+            namespace: &view.meta.namespace,
+        },
+        resolver,
+        pools,
+        unresolved: Vec::new(),
+    };
+    let mut filters = links.filters(&rule.filters, prefix_only, &mut problems);
     let mut policy = rule.policy.clone();
     match rule.session.as_ref().map(session).transpose() {
         Ok(session) => policy.session = session,
@@ -310,23 +387,15 @@ fn compile_rule(
         || filters
             .iter()
             .any(|filter| matches!(filter, Filter::Unsupported(_)));
-    let mut unresolved = Vec::new();
     let mut backends = Vec::with_capacity(rule.backends.len());
     for backend in &rule.backends {
-        let from = Referrer {
-            kind: view.kind,
-            namespace: &view.meta.namespace,
-        };
-        let resolved = resolver.resolve(from, &backend.reference);
-        unresolved.extend(resolved.problem);
-        pools.extend(resolved.pool);
-        let filters = filters::compile(&backend.filters, prefix_only, &mut problems);
         backends.push(Backend {
             weight: backend.weight,
-            target: resolved.target,
-            filters,
+            target: links.target(&backend.reference),
+            filters: links.filters(&backend.filters, prefix_only, &mut problems),
         });
     }
+    let unresolved = links.unresolved;
     let rule = Rule {
         route: format!("{} {}/{}", view.kind, view.meta.namespace, view.meta.name),
         name: rule.name.clone(),

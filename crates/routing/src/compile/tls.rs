@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::policy::{PolicyTargetRef, WellKnownCaCertificates};
+use api::policy::{PolicyTargetRef, SubjectAltName, SubjectAltNameType, WellKnownCaCertificates};
 use api::{BackendTlsPolicy, LocalObjectRef, ObjectKey, Objects, Resource};
 
 use super::ObjectStatus;
 use super::certificates::has_pem;
 use super::conditions::{Problem, generation, positive};
-use crate::plan::{UpstreamTls, Verify};
+use crate::plan::{AltName, UpstreamTls, Verify};
 
 /// What a policy applies to.
 #[derive(Clone, Copy)]
@@ -131,13 +131,10 @@ impl<'o> Policies<'o> {
     fn resolve(&self, policy: &BackendTlsPolicy) -> (Result<UpstreamTls, Problem>, PolicyUse) {
         let validation = &policy.spec.validation;
         let mut judged = unjudged(policy);
+        let alt_names: Result<Vec<_>, _> =
+            validation.subject_alt_names.iter().map(alt_name).collect();
         let verify = if validation.hostname.is_empty() {
             Err(Problem::new("Invalid", "validation.hostname is empty"))
-        } else if !validation.subject_alt_names.is_empty() {
-            Err(Problem::new(
-                "Invalid",
-                "validation.subjectAltNames is not supported",
-            ))
         } else if !validation.ca_certificate_refs.is_empty() {
             self.roots(
                 &policy.meta.namespace,
@@ -154,14 +151,16 @@ impl<'o> Policies<'o> {
                 None => Err(Problem::new("Invalid", "no authorities are named")),
             }
         };
-        judged.refused = verify.as_ref().err().cloned();
-        (
-            verify.map(|verify| UpstreamTls {
+        let tls = verify.and_then(|verify| {
+            Ok(UpstreamTls {
                 server_name: Some(validation.hostname.clone()),
                 verify,
-            }),
-            judged,
-        )
+                alt_names: alt_names?,
+                client: None,
+            })
+        });
+        judged.refused = tls.as_ref().err().cloned();
+        (tls, judged)
     }
 
     /// The authorities of all references that can be read; an error if there is none.
@@ -220,6 +219,19 @@ impl<'o> Policies<'o> {
                 Problem::new("InvalidCACertificateRef", message)
             })
     }
+}
+
+fn alt_name(wanted: &SubjectAltName) -> Result<AltName, Problem> {
+    let kind = &wanted.name_type;
+    let named = match kind {
+        SubjectAltNameType::Hostname => wanted.hostname.clone().map(AltName::Dns),
+        SubjectAltNameType::Uri => wanted.uri.clone().map(AltName::Uri),
+        SubjectAltNameType::Unknown(_) => None,
+    };
+    named.ok_or_else(|| {
+        let message = format!("a subjectAltName of type {kind} is not supported or has no value");
+        Problem::new("Invalid", message)
+    })
 }
 
 fn unjudged(policy: &BackendTlsPolicy) -> PolicyUse {

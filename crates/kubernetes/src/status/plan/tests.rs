@@ -432,3 +432,51 @@ fn lists_stay_within_what_the_api_server_takes() {
         Some(32)
     );
 }
+
+#[test]
+fn listeners_of_others_have_statuses_and_are_counted() {
+    let allowed = WORLD.replacen(
+        "  gatewayClassName: ours\n",
+        "  gatewayClassName: ours\n  allowedListeners: {namespaces: {from: All}}\n",
+        1,
+    );
+    let set = "
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {name: s, namespace: a, uid: u, generation: 2}
+spec:
+  parentRef: {name: gw}
+  listeners: [{name: more, port: 82, protocol: HTTP}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: t, namespace: a, uid: u, generation: 1}
+spec: {parentRefs: [{name: gw}], rules: [{backendRefs: [{name: x, port: 1}]}]}
+";
+    let report = report(&[&allowed, set]);
+    let (gateway, set) = (
+        key(GATEWAY_GROUP, "Gateway", "gw"),
+        key(GATEWAY_GROUP, "ListenerSet", "s"),
+    );
+    let change = written(&report, &gateway, Value::Null).expect("a change");
+    assert_eq!(change.status["attachedListenerSets"], 1);
+    let change = written(&report, &set, Value::Null).expect("a change");
+    assert_eq!(change.status["listeners"][0]["name"], "more");
+    assert_eq!(change.status["conditions"][0]["type"], "Accepted");
+    assert_eq!(change.status["conditions"][0]["status"], "True");
+    assert!(change.status.get("addresses").is_none());
+    assert!(change.status.get("attachedListenerSets").is_none());
+    assert_eq!(written(&report, &set, change.status), None);
+    // A port that somebody else has is the set's trouble too.
+    let mut taken = report.clone();
+    let served = taken.gateways.get_mut(&gateway).expect("served");
+    served.ports.insert(82, "in use".to_owned());
+    let change = written(&taken, &set, Value::Null).expect("a change");
+    let of_listener = &change.status["listeners"][0]["conditions"];
+    let programmed = of_type(of_listener, "Programmed").expect("said");
+    assert_eq!(programmed["status"], "False");
+    let route = key(GATEWAY_GROUP, "TLSRoute", "t");
+    let change = written(&report, &route, Value::Null).expect("a change");
+    assert_eq!(items(&change.status["parents"]).len(), 1);
+}

@@ -231,7 +231,19 @@ fn a_tls_policy_that_cannot_be_used_closes_its_servers() {
         ("hostname: web.io".to_owned(), "False Invalid", "True ResolvedRefs", false),
         ("hostname: '', wellKnownCACertificates: System".to_owned(), "False Invalid", "True ResolvedRefs", false),
         (
-            "hostname: web.io, wellKnownCACertificates: System, subjectAltNames: [{type: Hostname, hostname: x}]".to_owned(),
+            "hostname: web.io, wellKnownCACertificates: System, subjectAltNames: [{type: Hostname, hostname: x}, {type: URI, uri: 'spiffe://x/y'}]".to_owned(),
+            "True Accepted",
+            "True ResolvedRefs",
+            true,
+        ),
+        (
+            "hostname: web.io, wellKnownCACertificates: System, subjectAltNames: [{type: URI, hostname: x}]".to_owned(),
+            "False Invalid",
+            "True ResolvedRefs",
+            false,
+        ),
+        (
+            "hostname: web.io, wellKnownCACertificates: System, subjectAltNames: [{type: Email}]".to_owned(),
             "False Invalid",
             "True ResolvedRefs",
             false,

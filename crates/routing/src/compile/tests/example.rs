@@ -93,8 +93,8 @@ spec:
       backendRefs:
         - {group: inference.networking.k8s.io, kind: InferencePool, name: llama, weight: 9}
         - {name: gone, port: 80, weight: 1}
-    - matches: [{path: {value: /mirror}}]
-      filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}}}]
+    - matches: [{path: {value: /future}}]
+      filters: [{type: FromTheFuture}]
       backendRefs: [{group: inference.networking.x-k8s.io, kind: InferencePool, name: old}]
 ---
 apiVersion: gateway.networking.k8s.io/v1

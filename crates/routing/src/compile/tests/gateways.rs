@@ -125,8 +125,8 @@ fn listener_cases() -> Vec<Case> {
         ),
         (
             "[{name: t, port: 81, protocol: TLS}]".to_owned(),
-            vec![("t", "UnsupportedProtocol Invalid ok ok")],
-            "False ListenersNotValid",
+            vec![("t", "ok Invalid InvalidCertificateRef ok")],
+            "True Accepted",
         ),
         (
             format!(
@@ -327,7 +327,7 @@ fn client_certificates_that_are_demanded_are_not_waived() {
     let compiled = cluster(&[CLASS, &text, &secret("a", "cert", "MAMCAQA=")]);
     assert_eq!(
         listener(&compiled, "Gateway a/gw", "tls", "Accepted"),
-        "False UnsupportedValue"
+        "False NoValidCACertificate"
     );
     assert_eq!(compiled.plan.ports.keys().collect::<Vec<_>>(), [&444]);
 }

@@ -6,11 +6,14 @@
 mod backends;
 mod conditions;
 mod example;
+mod filters;
 mod gateways;
+mod listener_sets;
 mod models;
 mod pools;
 mod precedence;
 mod routes;
+mod sessions;
 
 use api::{Objects, decode_yaml};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};

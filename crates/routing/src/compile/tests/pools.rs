@@ -300,6 +300,7 @@ spec:
     let verified = PickerTls::Verified(UpstreamTls {
         server_name: Some("epp.a".to_owned()),
         verify: Verify::System,
+        ..UpstreamTls::default()
     });
     let cases = [
         (

@@ -70,11 +70,16 @@ fn filters_compile_in_order() {
 
 #[test]
 fn what_is_not_supported_is_said_and_answers_500() {
-    let mirror = "{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}}}";
     let redirect = |rest: &str| format!("{{type: RequestRedirect, requestRedirect: {{{rest}}}}}");
     let cases = [
-        (mirror.to_owned(), "UnsupportedValue"),
-        ("{type: CORS, cors: {allowOrigins: ['*']}}".to_owned(), "UnsupportedValue"),
+        ("{type: RequestMirror}".to_owned(), "UnsupportedValue"),
+        ("{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}, percent: 101}}".to_owned(), "UnsupportedValue"),
+        ("{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}, fraction: {numerator: 1, denominator: 0}}}".to_owned(), "UnsupportedValue"),
+        ("{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}, percent: 1, fraction: {numerator: 1}}}".to_owned(), "UnsupportedValue"),
+        ("{type: CORS}".to_owned(), "UnsupportedValue"),
+        ("{type: CORS, cors: {allowOrigins: ['a.test']}}".to_owned(), "UnsupportedValue"),
+        ("{type: CORS, cors: {allowHeaders: ['a b']}}".to_owned(), "UnsupportedValue"),
+        ("{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {name: web, port: 80}}}".to_owned(), "UnsupportedValue"),
         ("{type: ExtensionRef, extensionRef: {group: x.io, kind: Lua, name: y}}".to_owned(), "UnsupportedValue"),
         ("{type: FromTheFuture}".to_owned(), "UnsupportedValue"),
         ("{type: URLRewrite}".to_owned(), "UnsupportedValue"),
@@ -269,7 +274,7 @@ fn sessions() {
 #[test]
 fn backend_filters_stay_with_their_backend() {
     let compiled = with_rules(
-        "[{backendRefs: [{name: web, port: 80, filters: [{type: CORS, cors: {}}]}, {name: web, port: 80, filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {remove: [x]}}]}]}]",
+        "[{backendRefs: [{name: web, port: 80, filters: [{type: FromTheFuture}]}, {name: web, port: 80, filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {remove: [x]}}]}]}]",
     );
     let filters: Vec<_> = first_rule(&compiled)
         .backends
