@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct ProxyOptions {
     /// Address of every listener; loopback until told otherwise.
     pub bind: IpAddr,
+    /// The port that is bound for a port of the plan: the same, unless something in front maps ports.
+    pub bound_port: fn(u16) -> u16,
     /// Worker threads, each with its own runtime, listeners and upstream connections. At least 1.
     pub threads: usize,
     /// Largest request body in bytes where a route does not say otherwise.
@@ -35,6 +37,7 @@ impl Default for ProxyOptions {
     fn default() -> Self {
         Self {
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            bound_port: std::convert::identity,
             threads: 1,
             max_body: 64 << 20,
             replay_window: 256 << 10,

@@ -154,8 +154,9 @@ impl Proxy {
         planned: &PortPlan,
         problems: &mut Vec<ListenProblem>,
     ) -> io::Result<(Arc<Port>, SocketAddr)> {
-        let (address, listeners) =
-            bind(self.shared.options.bind, planned.port, self.workers.len())?;
+        let options = &self.shared.options;
+        let number = (options.bound_port)(planned.port);
+        let (address, listeners) = bind(options.bind, number, self.workers.len())?;
         let port = Arc::new(Port {
             planned: planned.port,
             tls: AtomicBool::new(planned.tls),
