@@ -3,10 +3,13 @@
 //! The API server's metadata is known to be sound, the rest is whatever somebody wrote. So an item always has a key,
 //! and either an object or the reason why it has none.
 
+use std::sync::Arc;
+
 use api::{Object, ObjectKey};
 use kube::core::DynamicObject;
 use serde_json::{Map, Value, json};
 
+use crate::carried::Carried;
 use crate::kinds::Kind;
 
 /// A copy of the whole object in an annotation, made by `kubectl apply`; nobody here reads it.
@@ -25,6 +28,8 @@ pub(crate) struct Item {
     pub(crate) object: Result<Object, String>,
     /// The status, for kinds whose status we may write.
     pub(crate) status: Option<Value>,
+    /// The object as text, where it is to be handed on.
+    pub(crate) carried: Option<Arc<Carried>>,
 }
 
 /// The key of what a watch gave.
@@ -36,8 +41,9 @@ pub(crate) fn key(kind: &Kind, object: &DynamicObject) -> ObjectKey {
     ObjectKey::new(kind.group, kind.kind, namespace, name)
 }
 
-/// Reads what a watch gave. Items of lists do not say what they are, hence `version` of the kind.
-pub(crate) fn item(kind: &Kind, version: &str, object: DynamicObject) -> Item {
+/// Reads what a watch gave. Items of lists do not say what they are, hence `version` of the kind. `carry`: keep the
+/// text as well.
+pub(crate) fn item(kind: &Kind, version: &str, object: DynamicObject, carry: bool) -> Item {
     let key = key(kind, &object);
     let DynamicObject { metadata, data, .. } = object;
     let mut fields = match data {
@@ -72,7 +78,9 @@ pub(crate) fn item(kind: &Kind, version: &str, object: DynamicObject) -> Item {
             "uid": uid,
         }),
     );
+    let carried = carry.then(|| Carried::of(&key, &fields)).flatten();
     Item {
+        carried: carried.map(Arc::new),
         key,
         version: metadata.resource_version.unwrap_or_default(),
         uid,
@@ -91,6 +99,7 @@ mod tests {
             find(group, kind).expect("a kind we read"),
             version,
             serde_json::from_value(object).expect("sound metadata"),
+            false,
         )
     }
 

@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use api::{ObjectKey, Objects};
 use serde_json::Value;
 
+use crate::carried::Carried;
 use crate::decode::Item;
 
 /// Number of a watch.
@@ -57,6 +59,8 @@ pub(crate) struct Store {
     present: BTreeMap<ObjectKey, Present>,
     problems: BTreeMap<ObjectKey, Problem>,
     held: BTreeMap<ObjectKey, Held>,
+    /// The texts of `objects`, where they are kept.
+    carried: BTreeMap<ObjectKey, Arc<Carried>>,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +73,10 @@ struct Held {
 impl Store {
     pub(crate) fn objects(&self) -> &Objects {
         &self.objects
+    }
+
+    pub(crate) fn carried(&self) -> &BTreeMap<ObjectKey, Arc<Carried>> {
+        &self.carried
     }
 
     pub(crate) fn present(&self) -> &BTreeMap<ObjectKey, Present> {
@@ -100,12 +108,15 @@ impl Store {
                 let same = self.objects.get(&item.key) == Some(&object);
                 if !same {
                     self.objects.insert(object);
+                    if let Some(carried) = item.carried {
+                        self.carried.insert(item.key, carried);
+                    }
                 }
                 healed || !same
             }
             Err(reason) => {
                 // The last good state was another object's that had the name.
-                let lost = replaced && self.objects.remove(&item.key).is_some();
+                let lost = replaced && self.forget(&item.key);
                 let problem = Problem {
                     object: item.key.clone(),
                     uid: item.uid,
@@ -142,12 +153,17 @@ impl Store {
             return Touched::default();
         }
         self.held.remove(key);
-        let had = self.objects.remove(key).is_some();
+        let had = self.forget(key);
         let problem = self.problems.remove(key).is_some();
         Touched {
             objects: had || problem,
             statuses: self.present.remove(key).is_some(),
         }
+    }
+
+    fn forget(&mut self, key: &ObjectKey) -> bool {
+        self.carried.remove(key);
+        self.objects.remove(key).is_some()
     }
 
     /// A watch has told everything it sees: what it no longer saw, it has no more.
@@ -194,6 +210,7 @@ mod tests {
                 "spec": {"ports": [{"port": port}]},
             }))
             .unwrap(),
+            true,
         )
     }
 
@@ -227,6 +244,9 @@ mod tests {
         let b = ObjectKey::new("", "Service", "n", "b");
         assert!(store.release(1, &b).objects);
         assert_eq!(store.problems().count(), 0);
+        // The text is that of the last good state as well.
+        let a = &store.carried()[&ObjectKey::new("", "Service", "n", "a")];
+        assert!(store.carried().len() == 1 && a.text.get().contains(r#""port":80"#));
     }
 
     #[test]
@@ -286,6 +306,7 @@ mod tests {
                     "status": status,
                 }))
                 .unwrap(),
+                false,
             )
         };
         let mut store = Store::default();

@@ -3,7 +3,7 @@
 //! Pods are watched by the selectors of pools and Secrets and ConfigMaps by the names in references, so this depends
 //! on objects that are themselves watched. A pure function; [`crate::watch`] keeps the watches in line with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{Gateway, GatewayClass, InferencePool, Listener, Objects, SecretRef};
 
@@ -26,6 +26,21 @@ pub enum Scope {
         name: String,
         /// Group of the pool, which tells v1 from v1alpha2.
         group: String,
+    },
+    /// The Pods with these labels in one namespace, and the objects that speak of models there: what an endpoint picker
+    /// needs for a pool that no object describes.
+    Pods {
+        /// Their namespace.
+        namespace: String,
+        /// Their labels. None: no Pod.
+        labels: BTreeMap<String, String>,
+    },
+    /// The ConfigMaps with these labels.
+    ConfigMaps {
+        /// Their namespace; `None`: all.
+        namespace: Option<String>,
+        /// Their labels.
+        labels: BTreeMap<String, String>,
     },
 }
 
@@ -62,6 +77,14 @@ pub(crate) fn wanted(
             fields: None,
         };
         match (scope, kind.manner) {
+            (Scope::Pods { .. }, _) => targets.extend(around_pods(scope, kind, target)),
+            (Scope::ConfigMaps { namespace, labels }, _) => {
+                targets.extend((kind.kind == "ConfigMap").then(|| Target {
+                    namespace: namespace.clone(),
+                    labels: Some(joined(labels)),
+                    ..target
+                }));
+            }
             (_, Manner::Selected) => targets.extend(pods(scope, &target, objects)),
             (Scope::Pool { .. }, _) => targets.extend(around_pool(scope, kind, target)),
             (_, Manner::Named) => {
@@ -93,7 +116,13 @@ impl Scope {
             Self::Namespaces(namespaces) => namespaces.iter().any(|name| name == namespace),
             Self::Pool {
                 namespace: only, ..
+            }
+            | Self::Pods {
+                namespace: only, ..
             } => only == namespace,
+            Self::ConfigMaps {
+                namespace: only, ..
+            } => only.as_ref().is_none_or(|only| only == namespace),
         }
     }
 }
@@ -126,6 +155,32 @@ fn around_pool(scope: &Scope, kind: &Kind, target: Target) -> Option<Target> {
     }
 }
 
+/// What an endpoint picker for a pool without an object reads.
+fn around_pods(scope: &Scope, kind: &Kind, target: Target) -> Option<Target> {
+    let Scope::Pods { namespace, labels } = scope else {
+        return None;
+    };
+    let namespace = Some(namespace.clone());
+    match kind.kind {
+        "Pod" => (!labels.is_empty()).then(|| Target {
+            namespace,
+            labels: Some(joined(labels)),
+            ..target
+        }),
+        "InferenceModel" | "InferenceObjective" | "InferenceModelRewrite" => Some(Target {
+            namespace,
+            ..target
+        }),
+        _ => None,
+    }
+}
+
+/// Labels as a selector says them.
+fn joined(labels: &BTreeMap<String, String>) -> String {
+    let pairs = labels.iter().map(|(key, value)| format!("{key}={value}"));
+    pairs.collect::<Vec<_>>().join(",")
+}
+
 /// The Pods of every pool. An empty selector selects nothing.
 fn pods<'a>(
     scope: &'a Scope,
@@ -138,13 +193,9 @@ fn pods<'a>(
         if labels.is_empty() || !scope.has(namespace) {
             return None;
         }
-        let labels: Vec<_> = labels
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
         Some(Target {
             namespace: Some(namespace.clone()),
-            labels: Some(labels.join(",")),
+            labels: Some(joined(labels)),
             ..target.clone()
         })
     };
@@ -161,6 +212,16 @@ fn references(
         controller.is_none_or(|controller| class.spec.controller_name == controller)
     };
     let mut found = BTreeSet::new();
+    for class in objects.gateway_classes().filter(|class| ours(class)) {
+        let parameters = class.spec.parameters_ref.iter();
+        let is_map = |kind: &str| kind == "ConfigMap";
+        for parameters in
+            parameters.filter(|all| is_map(kind) && is_map(&all.kind) && all.group.is_empty())
+        {
+            let namespace = parameters.namespace.clone().unwrap_or_default();
+            found.insert((namespace, parameters.name.clone()));
+        }
+    }
     for gateway in objects.gateways() {
         let class = objects.gateway_class(&gateway.spec.gateway_class_name);
         if class.is_some_and(|class| ours(class)) {
@@ -204,6 +265,13 @@ fn of_gateway(kind: &str, gateway: &Gateway, found: &mut BTreeSet<(String, Strin
     };
     for secret in certificates(&gateway.spec.listeners) {
         add(&secret.kind, secret.namespace.as_ref(), &secret.name);
+    }
+    let infrastructure = gateway.spec.infrastructure.iter();
+    for parameters in infrastructure.filter_map(|all| all.parameters_ref.as_ref()) {
+        // Only a ConfigMap has parameters; whatever else is named is not read.
+        if parameters.group.is_empty() && parameters.kind == "ConfigMap" {
+            add(&parameters.kind, None, &parameters.name);
+        }
     }
     let Some(tls) = &gateway.spec.tls else { return };
     let backend = tls.backend.as_ref();
@@ -273,7 +341,9 @@ mod tests {
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
 metadata: {name: ours}
-spec: {controllerName: pointsman.dev/ours}
+spec:
+  controllerName: pointsman.dev/ours
+  parametersRef: {group: '', kind: ConfigMap, name: defaults, namespace: system}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
@@ -285,6 +355,7 @@ kind: Gateway
 metadata: {name: a, namespace: infra}
 spec:
   gatewayClassName: ours
+  infrastructure: {parametersRef: {group: '', kind: ConfigMap, name: own}}
   tls: {frontend: {default: {validation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: clients}]}}}}
   listeners:
     - {name: a, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cert}, {name: 'a,b=c'}, {name: far, namespace: certs}]}}
@@ -346,7 +417,9 @@ spec: {selector: {matchLabels: {}}, targetPorts: [{number: 8000}]}
             of("ConfigMap"),
             [
                 "ConfigMap apps  metadata.name=ca",
-                "ConfigMap infra  metadata.name=clients"
+                "ConfigMap infra  metadata.name=clients",
+                "ConfigMap infra  metadata.name=own",
+                "ConfigMap system  metadata.name=defaults"
             ]
         );
         assert_eq!(of("Gateway"), ["Gateway"]);
@@ -387,6 +460,42 @@ spec: {selector: {matchLabels: {}}, targetPorts: [{number: 8000}]}
                 "InferenceObjective apps",
             ]
         );
+    }
+
+    #[test]
+    fn a_picker_without_a_pool_reads_its_pods() {
+        let labels = |text: &str| -> BTreeMap<String, String> {
+            let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+            pairs
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect()
+        };
+        let scope = |text: &str| Scope::Pods {
+            namespace: "apps".to_owned(),
+            labels: labels(text),
+        };
+        let lines_of = |scope: &Scope| lines(scope, &objects(WORLD));
+        let found = lines_of(&scope("tier=gold,app=x"));
+        assert_eq!(found[0], "Pod apps app=x,tier=gold");
+        assert!(
+            found[1..]
+                .iter()
+                .all(|line| line.starts_with("Inference") && line.ends_with("apps"))
+        );
+        assert!(
+            lines_of(&scope(""))
+                .iter()
+                .all(|line| !line.starts_with("Pod"))
+        );
+        let maps = |namespace: Option<&str>| Scope::ConfigMaps {
+            namespace: namespace.map(str::to_owned),
+            labels: labels("a/managed=true"),
+        };
+        assert_eq!(
+            lines_of(&maps(Some("apps"))),
+            ["ConfigMap apps a/managed=true"]
+        );
+        assert_eq!(lines_of(&maps(None)).len(), 1);
     }
 
     #[test]

@@ -26,6 +26,7 @@ use tokio::task::AbortHandle;
 use crate::decode::{item, key};
 use crate::discovery::{Served, discover};
 use crate::kinds::{KINDS, find};
+use crate::relay::World;
 use crate::store::{Present, Problem, Store, Touched, WatchId};
 use crate::wanted::{Scope, Target, wanted};
 
@@ -40,6 +41,8 @@ pub struct WatchOptions {
     /// Secrets and ConfigMaps are read only where Gateways of classes with this `controllerName` refer to them; `None`:
     /// of all classes.
     pub controller_name: Option<String>,
+    /// Keep the texts of objects too, to hand them on ([`Watch::world`]).
+    pub carry: bool,
 }
 
 /// A copy of what a cluster says. Clones see the same; the last one that goes ends the watching.
@@ -145,6 +148,13 @@ impl Watch {
             *copy = (revision, Arc::new(store.objects().clone()));
         }
         Arc::clone(&copy.1)
+    }
+
+    /// The objects with their texts, as of now. Without [`WatchOptions::carry`] there are none.
+    #[must_use]
+    pub fn world(&self) -> World {
+        let store = self.shared.store.lock();
+        World::new(store.objects().clone(), store.carried().clone())
     }
 
     /// Resolves when objects have changed since the last call, or the first full picture is there. May be dropped and
@@ -404,6 +414,7 @@ impl Supervisor {
             shared: Arc::clone(&self.shared),
             seen: None,
             failing: false,
+            carry: self.options.carry,
         };
         let task = tokio::spawn(follow.run(self.client.clone())).abort_handle();
         Running {
@@ -422,6 +433,7 @@ struct Follow {
     /// While it starts anew: what it has told so far.
     seen: Option<BTreeSet<ObjectKey>>,
     failing: bool,
+    carry: bool,
 }
 
 impl Follow {
@@ -445,7 +457,11 @@ impl Follow {
             field_selector: self.target.fields.clone(),
             ..watcher::Config::default()
         };
-        let mut events = std::pin::pin!(watcher(api, config).backoff(Pause::default()));
+        // An attempt begins with a word of the watcher itself, before the API server has said anything: that is no
+        // success, and must not end the pauses.
+        let told = watcher(api, config)
+            .filter(|event| std::future::ready(!matches!(event, Ok(Event::Init))));
+        let mut events = std::pin::pin!(told.backoff(Pause::default()));
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
@@ -465,11 +481,13 @@ impl Follow {
             return;
         };
         let (id, version) = (self.id, self.target.version);
+        let starting = matches!(event, Event::InitApply(_));
         match event {
-            Event::Init => self.seen = Some(BTreeSet::new()),
+            Event::Init => {}
             Event::InitApply(object) | Event::Apply(object) => {
-                let item = item(kind, version, object);
-                if let Some(seen) = &mut self.seen {
+                let item = item(kind, version, object, self.carry);
+                if starting {
+                    let seen = self.seen.get_or_insert_default();
                     seen.insert(item.key.clone());
                 }
                 if let Err(reason) = &item.object {
@@ -482,15 +500,16 @@ impl Follow {
                 self.shared.change(|store| store.release(id, &key));
             }
             Event::InitDone => {
-                if let Some(seen) = self.seen.take() {
-                    self.shared.change(|store| store.settle(id, &seen));
-                }
+                let seen = self.seen.take().unwrap_or_default();
+                self.shared.change(|store| store.settle(id, &seen));
                 self.shared.set_state(&self.target, id, State::Settled);
             }
         }
     }
 
     fn failed(&mut self, error: &watcher::Error) {
+        // Half a list is told from its beginning again.
+        self.seen = None;
         let state = match status_code(error) {
             // Watches end this way in the normal course of things; the watcher lists anew.
             Some(410) => return,
@@ -542,7 +561,7 @@ fn status_code(error: &watcher::Error) -> Option<u16> {
 /// Pauses between attempts: from a fifth of a second to ten, each up to half longer so that a cluster's many clients do
 /// not come back all at once.
 #[derive(Debug)]
-struct Pause(Duration);
+pub(crate) struct Pause(Duration);
 
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 

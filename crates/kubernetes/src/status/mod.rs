@@ -44,6 +44,8 @@ pub struct Report {
 pub struct Served {
     /// Where clients reach it.
     pub addresses: Vec<IpAddr>,
+    /// The same, where only a name is known, as with some load balancers.
+    pub hostnames: Vec<String>,
     /// Why it is not served at all: a reason of the condition `Programmed`, and a sentence.
     pub problem: Option<(&'static str, String)>,
     /// Ports that are not served, with a sentence why.

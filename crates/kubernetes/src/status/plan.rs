@@ -348,10 +348,12 @@ fn same_listeners(wanted: &[Value], present: &Value) -> bool {
 }
 
 fn addresses(served: Option<&Served>) -> Vec<Value> {
-    let addresses = served.iter().flat_map(|served| &served.addresses);
-    addresses
-        .map(|ip| json!({"type": "IPAddress", "value": ip.to_string()}))
-        .collect()
+    let served = served.iter();
+    let ips = served.clone().flat_map(|served| &served.addresses);
+    let ips = ips.map(|ip| json!({"type": "IPAddress", "value": ip.to_string()}));
+    let names = served.flat_map(|served| &served.hostnames);
+    let names = names.map(|name| json!({"type": "Hostname", "value": name}));
+    ips.chain(names).collect()
 }
 
 /// The Gateway that a ListenerSet belongs to; anything else is its own.

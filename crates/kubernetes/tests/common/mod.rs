@@ -311,6 +311,8 @@ impl State {
             || collection.starts_with("/apis/discovery.k8s.io/")
             || collection.starts_with("/apis/coordination.k8s.io/")
             || collection.starts_with("/apis/events.k8s.io/")
+            || collection.starts_with("/apis/apps/")
+            || collection.starts_with("/apis/policy/")
             || self
                 .installed
                 .iter()
@@ -417,6 +419,23 @@ impl State {
             return failure(StatusCode::CONFLICT, "Conflict");
         }
         let object = match (method, known) {
+            (&Method::DELETE, None) => return failure(StatusCode::NOT_FOUND, "NotFound"),
+            (&Method::DELETE, Some(known)) => {
+                self.version += 1;
+                let objects = self.objects.entry(target.collection.clone()).or_default();
+                objects.remove(&format!("{namespace}/{name}"));
+                let event = (self.version, target.collection.clone(), "DELETED", known);
+                self.log.push(event);
+                return whole(&status(StatusCode::OK, "Deleted"));
+            }
+            (&Method::PATCH, known) if !target.status => {
+                // One owner of all fields: what is applied replaces what is there, but for what the server keeps.
+                if let Some(known) = known {
+                    body["metadata"]["uid"] = known["metadata"]["uid"].clone();
+                    body["status"] = known["status"].clone();
+                }
+                body
+            }
             (&Method::POST, Some(_)) => return failure(StatusCode::CONFLICT, "AlreadyExists"),
             (&Method::PATCH, None) => return failure(StatusCode::NOT_FOUND, "NotFound"),
             (&Method::PATCH, Some(mut known)) => {
