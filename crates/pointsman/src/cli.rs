@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::queue::QueueArgs;
+use crate::sharing::SharingArgs;
 
 /// Sets the points for requests to large language models.
 #[derive(Debug, Parser)]
@@ -27,6 +28,8 @@ pub(crate) enum Command {
     Serve(Box<ServeArgs>),
     /// Run an endpoint picker for any proxy that speaks Envoy's external processing.
     Epp(Box<crate::epp::EppArgs>),
+    /// Provision data planes for the Gateways of a cluster, tell them their objects, and write statuses.
+    Controller(Box<crate::controller::ControllerArgs>),
     /// Validate files and print each object's conditions; exit 1 on an error.
     Check(CheckArgs),
     /// Run a model server without a GPU: vLLM's API, metrics and timing, simulated.
@@ -69,7 +72,7 @@ pub(crate) struct ServeArgs {
     #[arg(
         value_name = "URL",
         conflicts_with = "files",
-        required_unless_present_any = ["files", "kubernetes"]
+        required_unless_present_any = ["files", "kubernetes", "gateway"]
     )]
     pub(crate) urls: Vec<String>,
     /// A file or folder of Kubernetes YAML to serve; may be repeated. Changes are picked up while running.
@@ -127,9 +130,45 @@ pub(crate) struct ServeArgs {
     /// What is read from servers.
     #[command(flatten)]
     pub(crate) scraping: ScrapeArgs,
+    /// Other replicas.
+    #[command(flatten)]
+    pub(crate) sharing: SharingArgs,
     /// The cluster.
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
+    /// One Gateway of a cluster.
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
+}
+
+/// Serving one Gateway as a controller tells it.
+#[derive(Debug, Args)]
+pub(crate) struct RemoteArgs {
+    /// Serve this Gateway of a cluster, as `pointsman controller` tells it.
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME",
+        value_parser = crate::kubernetes::parse_gateway,
+        conflicts_with_all = ["urls", "files", "kubernetes"],
+        requires_all = ["controller", "controller_ca", "token_file"]
+    )]
+    pub(crate) gateway: Option<api::ObjectKey>,
+    /// The controller.
+    #[arg(long, value_name = "HOST:PORT", requires = "gateway")]
+    pub(crate) controller: Option<String>,
+    /// Certificates in PEM of which one must have signed the controller's.
+    #[arg(long, value_name = "FILE", requires = "gateway")]
+    pub(crate) controller_ca: Option<PathBuf>,
+    /// The token to show the controller; read anew for every connection.
+    #[arg(long, value_name = "FILE", requires = "gateway")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Write the token that the controller tells to the file of `--sharing-token-file` before sharing begins.
+    #[arg(long, requires_all = ["gateway", "sharing_token_file"])]
+    pub(crate) sharing_token_from_controller: bool,
+    /// How long connections are still accepted after SIGTERM while `/readyz` says no already: until everybody who
+    /// sends traffic here knows.
+    #[arg(long, value_name = "DURATION", default_value = "0s", requires = "gateway", value_parser = humantime::parse_duration)]
+    pub(crate) farewell: Duration,
 }
 
 /// Serving what a Kubernetes cluster describes.

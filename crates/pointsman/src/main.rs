@@ -7,6 +7,7 @@ mod admin;
 mod check;
 mod cli;
 mod config;
+mod controller;
 mod demo;
 mod epp;
 mod kubernetes;
@@ -14,6 +15,7 @@ mod logging;
 mod picker_config;
 mod queue;
 mod serve;
+mod sharing;
 mod status_page;
 
 use std::process::ExitCode;
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Epp(args) => epp::run(args),
+        Command::Controller(args) => runtime().and_then(|rt| rt.block_on(controller::run(&args))),
         Command::Check(args) => return check::run(&args),
         Command::Sim(args) => runtime().and_then(|rt| rt.block_on(simserver::run(*args))),
         Command::Lab(command) => lab::cli::main(*command),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use fleet::Fleet;
+use fleet::{Fleet, Sharing};
 use proxy::{ListenProblemKind, Proxy};
 use telemetry::Metrics;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +25,9 @@ pub(crate) fn run(args: Box<ServeArgs>) -> anyhow::Result<()> {
     if args.cluster.kubernetes {
         return crate::runtime()?.block_on(crate::kubernetes::serve(&args));
     }
+    if args.remote.gateway.is_some() {
+        return crate::runtime()?.block_on(crate::kubernetes::serve_gateway(&args));
+    }
     crate::runtime()?.block_on(serve(&args))
 }
 
@@ -41,6 +44,7 @@ struct Gateway {
     metrics: Arc<Metrics>,
     proxy: Proxy,
     admin: Arc<Admin>,
+    _sharing: Option<Sharing>,
 }
 
 async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
@@ -72,6 +76,7 @@ impl Gateway {
         }
         fleet.apply(plan.load().pools.values());
         fleet.learned(LEARN_LIMIT).await;
+        let sharing = args.sharing.start(&fleet).await?;
         let admin = Arc::new(Admin {
             fleet: Arc::clone(&fleet),
             metrics: Arc::clone(&metrics),
@@ -93,6 +98,7 @@ impl Gateway {
             metrics,
             proxy,
             admin,
+            _sharing: sharing,
         };
         gateway.listen();
         anyhow::ensure!(
@@ -184,6 +190,7 @@ pub(crate) fn fleet_options(args: &ServeArgs) -> anyhow::Result<fleet::FleetOpti
         dns_refresh: args.scraping.dns_refresh,
         ..Default::default()
     };
+    options.share = args.sharing.tells();
     options.seed = args.seed.unwrap_or_else(rand::random);
     options.scrape.fast = args.scraping.refresh_metrics_interval;
     options

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod fronts;
+mod remote;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::kubernetes::{
-    Client, Election, ElectionOptions, Report, Scope, StatusWriter, Watch, WatchOptions,
+    Election, ElectionOptions, Report, Scope, StatusWriter, Watch, WatchOptions,
 };
 use api::{ObjectKey, Objects};
-use fleet::Fleet;
+use fleet::{Fleet, Sharing};
 use routing::{CompileOptions, Compiled, Mode, Plan};
 use telemetry::Metrics;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,12 +25,13 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(crate) use self::addresses::AddressRange;
 use self::addresses::{Assigned, Wish, assign};
 use self::fronts::{Fronts, Place};
+pub(crate) use self::remote::{parse_gateway, serve_gateway};
 use crate::admin::{self, Admin, Readiness};
 use crate::cli::ServeArgs;
 use crate::serve::{fleet_options, proxy_options};
 
 /// How long changes are gathered before they are compiled: a rollout changes many objects at once.
-const GATHER: Duration = Duration::from_millis(20);
+pub(crate) const GATHER: Duration = Duration::from_millis(20);
 /// How often a port that another process has is tried again.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
 
@@ -73,12 +75,14 @@ struct Controller {
     admin: Arc<Admin>,
     last: Option<(Arc<Objects>, Compiled)>,
     told: std::collections::BTreeSet<String>,
+    _sharing: Option<Sharing>,
 }
 
 impl Controller {
     async fn start(args: &ServeArgs) -> anyhow::Result<Self> {
         let metrics = Metrics::new();
         let fleet = Fleet::new(fleet_options(args)?, Arc::clone(&metrics));
+        let sharing = args.sharing.start(&fleet).await?;
         let admin = Arc::new(Admin {
             fleet: Arc::clone(&fleet),
             metrics: Arc::clone(&metrics),
@@ -88,11 +92,13 @@ impl Controller {
         tracing::info!(address = %admin_address, "admin: /metrics /healthz /readyz /decisions /");
         let client = ::kubernetes::connect(args.cluster.kubeconfig.as_deref()).await?;
         let controller_name = args.cluster.controller_name.clone();
-        let election = Election::start(client.clone(), election(&client, &controller_name));
+        let namespace = client.default_namespace();
+        let election = Election::start(client.clone(), election(namespace, &controller_name));
         let options = WatchOptions {
             controller_name: Some(controller_name.clone()),
+            carry: false,
         };
-        let watch = Watch::start_with(client.clone(), scope(args), options);
+        let watch = Watch::start_with(client.clone(), scope(&args.cluster.namespaces), options);
         let writer = StatusWriter::start(
             client,
             watch.clone(),
@@ -121,6 +127,7 @@ impl Controller {
             admin,
             last: None,
             told: std::collections::BTreeSet::new(),
+            _sharing: sharing,
         })
     }
 
@@ -232,11 +239,7 @@ impl Controller {
             limit_s = limit.as_secs(),
             "stopping: running requests may end"
         );
-        *self.admin.readiness.lock() = Readiness {
-            ready: false,
-            reason: Some("draining"),
-            problems: Vec::new(),
-        };
+        *self.admin.readiness.lock() = not_ready("draining");
         self.election.resign().await;
         tokio::select! {
             () = self.fronts.drain(limit) => {}
@@ -247,23 +250,27 @@ impl Controller {
 }
 
 fn waiting() -> Readiness {
+    not_ready("waiting for the API server")
+}
+
+pub(crate) fn not_ready(reason: &'static str) -> Readiness {
     Readiness {
         ready: false,
-        reason: Some("waiting for the API server"),
+        reason: Some(reason),
         problems: Vec::new(),
     }
 }
 
-fn scope(args: &ServeArgs) -> Scope {
-    if args.cluster.namespaces.is_empty() {
+pub(crate) fn scope(namespaces: &[String]) -> Scope {
+    if namespaces.is_empty() {
         Scope::All
     } else {
-        Scope::Namespaces(args.cluster.namespaces.clone())
+        Scope::Namespaces(namespaces.to_vec())
     }
 }
 
 /// Copies with the same controller name compete for one Lease, in the namespace of their Pod.
-fn election(client: &Client, controller_name: &str) -> ElectionOptions {
+pub(crate) fn election(namespace: &str, controller_name: &str) -> ElectionOptions {
     let name: String = controller_name
         .chars()
         .map(|c| {
@@ -276,7 +283,7 @@ fn election(client: &Client, controller_name: &str) -> ElectionOptions {
         .collect();
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "pointsman".to_owned());
     let identity = format!("{host}_{:016x}", rand::random::<u64>());
-    ElectionOptions::new(client.default_namespace(), name, identity)
+    ElectionOptions::new(namespace, name, identity)
 }
 
 /// The address that all Gateways share: the one that is bound, or the Pod's where all are.
