@@ -55,6 +55,7 @@ fn spec(ports: &[u16]) -> Arc<PoolSpec> {
     models.add_model("public", 0, vec![target("private-v1")]);
     models.add_model("plain", 0, vec![]);
     models.add_objective("gold", 7);
+    models.add_objective("scrap", -1);
     Arc::new(PoolSpec {
         key: key(),
         endpoints: ports
@@ -86,6 +87,14 @@ fn key() -> PoolKey {
 impl World {
     /// A picker over servers that are never asked: their load is unknown, and they count as well.
     async fn new(ports: &[u16], options: PickerOptions) -> Self {
+        Self::with(ports, options, |_| ()).await
+    }
+
+    async fn with(
+        ports: &[u16],
+        options: PickerOptions,
+        adjust: impl FnOnce(&mut FleetOptions),
+    ) -> Self {
         let mut fleet_options = FleetOptions {
             learn_models: false,
             seed: 7,
@@ -96,6 +105,7 @@ impl World {
         fleet_options.probe.suspect_period = Duration::from_secs(3600);
         fleet_options.scheduling.prefill_gate_tokens = u32::MAX;
         fleet_options.scheduling.flow.empty_ttl = Duration::from_millis(20);
+        adjust(&mut fleet_options);
         let metrics = Metrics::with_names(Names {
             extproc: true,
             ..Names::default()
@@ -556,6 +566,55 @@ async fn bad_requests_are_answered_and_bad_streams_end_with_an_error() {
     call.messages = mpsc::unbounded_channel().0;
     assert_eq!(call.next().await.unwrap_err().code(), Code::Aborted);
     world.idle().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_ended_for_others_says_so_as_its_last_event() {
+    let world = World::with(&[9001], PickerOptions::default(), |options| {
+        options.scheduling.flow.evict_running = true;
+        options.scheduling.detector = scheduling::Detector::Concurrency {
+            requests: Some(1.0),
+            tokens: None,
+        };
+    })
+    .await;
+    let objective = "x-gateway-inference-objective";
+    let mut low = world.call().await;
+    low.post(&[(objective, "scrap")], None);
+    low.body(r#"{"model":"plain","prompt":"x","stream":true}"#, true);
+    low.pick().await;
+    low.echoed().await;
+    let fields = [(":status", "200"), ("content-type", "text/event-stream")];
+    low.send(Request::ResponseHeaders(headers(&fields, false)));
+    low.next().await.unwrap();
+    // The last line is not over yet.
+    let begun = &br#"data: {"id":"1","choices":[{"text":"a"}]}
+
+data: {"cho"#[..];
+    low.send(Request::ResponseBody(HttpBody {
+        body: begun.into(),
+        end_of_stream: false,
+    }));
+    low.next().await.unwrap();
+
+    let mut high = world.call().await;
+    high.post(&[(objective, "gold")], None);
+    high.body(r#"{"model":"plain","prompt":"y"}"#, true);
+    let Some(Response::ResponseBody(reply)) = low.next().await.unwrap().response else {
+        panic!("a piece");
+    };
+    let Some(Mutation::StreamedResponse(piece)) =
+        reply.response.and_then(|c| c.body_mutation?.mutation)
+    else {
+        panic!("a streamed piece");
+    };
+    assert!(piece.end_of_stream);
+    let text = String::from_utf8(piece.body.to_vec()).unwrap();
+    assert!(text.starts_with('\n') && text.ends_with("\n\n"), "{text:?}");
+    let event = text.trim().strip_prefix("data: ").unwrap();
+    let event: serde_json::Value = serde_json::from_str(event).unwrap();
+    assert_eq!(event["error"]["code"], "evicted");
+    high.pick().await;
 }
 
 #[tokio::test]

@@ -100,6 +100,11 @@ impl Exchange {
         std::str::from_utf8(&self.request_id).unwrap_or_default()
     }
 
+    /// Whether the client is told who has answered.
+    pub(super) fn tells_served(&self) -> bool {
+        self.picker.options.test_selection
+    }
+
     /// A model is about to be asked.
     pub(super) fn runs(&mut self, understood: Understood) {
         self.running = Some(self.picker.metrics.running(&understood.model));
@@ -125,8 +130,12 @@ impl Exchange {
         self.answer.ended = Some(Ended::Complete);
     }
 
-    /// Whether the request must end although it runs, and the answer to it then.
-    pub(super) fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<ImmediateResponse> {
+    /// Whether the request must end although it runs, and the answer to it then: as a whole, and as the end of an event
+    /// stream that has begun.
+    pub(super) fn poll_evicted(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<(ImmediateResponse, Option<Bytes>)> {
         let Some(notice) = &mut self.notice else {
             return Poll::Pending;
         };
@@ -139,9 +148,20 @@ impl Exchange {
         }
         self.answer.code = Some(code);
         self.answer.ended = Some(Ended::Complete);
+        let last_words = self.last_words(&refusal);
         self.read_outcome();
         self.release();
-        Poll::Ready(answer)
+        Poll::Ready((answer, last_words))
+    }
+
+    /// A refusal as the last event of the stream; `None` if the answer is none, or cannot be read.
+    fn last_words(&self, refusal: &Refusal) -> Option<Bytes> {
+        let (scanner, dialect) = (self.answer.scanner.as_ref()?, self.dialect?);
+        if !self.answer.stream {
+            return None;
+        }
+        let event = refusal.event(self.style, dialect);
+        Some([scanner.pending_line_end(), &event].concat().into())
     }
 
     /// The proxy will not show the answer.

@@ -311,6 +311,7 @@ fn forward(exchange: &Exchange, picked: Picked, forward_trace: bool) -> Forward 
             set_headers: vec![set("x-request-id", exchange.request_id.clone())],
             remove_headers: Vec::new(),
         }),
+        tell_served: exchange.tells_served(),
         clear_route_cache: true,
     }
 }

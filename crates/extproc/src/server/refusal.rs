@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use fleet::{Eviction, Rejection};
 use http::StatusCode;
-use llm::{ErrorBody, Style};
+use llm::{Dialect, ErrorBody, Style};
 use scheduling::RejectReason;
 
 use super::reply::set;
@@ -109,13 +109,24 @@ impl Refusal {
         }
     }
 
-    /// The answer.
-    pub(super) fn answer(&self, style: Style, request_id: Bytes) -> ImmediateResponse {
+    fn error(&self) -> ErrorBody {
         let (status, code, sentence) = self.facts();
         let upstream = upstream_code(status);
         let message = format!("inference gateway: {upstream} - {sentence}");
         let mut body = ErrorBody::new(status, code, message);
         body.param = self.param();
+        body
+    }
+
+    /// The last event of a stream that had begun.
+    pub(super) fn event(&self, style: Style, dialect: Dialect) -> Bytes {
+        self.error().stream_error_event(style, dialect)
+    }
+
+    /// The answer.
+    pub(super) fn answer(&self, style: Style, request_id: Bytes) -> ImmediateResponse {
+        let (status, code) = self.code();
+        let body = self.error();
         let mut headers = vec![
             set("content-type", &b"application/json"[..]),
             set("x-request-id", request_id),
@@ -216,6 +227,25 @@ mod tests {
                 body["error"]["message"].as_str().unwrap().contains(words),
                 "{body}"
             );
+        }
+    }
+
+    #[test]
+    fn a_stream_that_has_begun_ends_with_an_event_of_the_same_words() {
+        let evicted = Refusal::Evicted(Eviction {
+            reason: scheduling::EvictReason::HigherPriority,
+            retry_after: Duration::from_secs(1),
+        });
+        for (style, dialect, begins) in [
+            (Style::OpenAi, Dialect::ChatCompletions, "data: {"),
+            (Style::Anthropic, Dialect::Messages, "event: error\ndata: {"),
+        ] {
+            let event = evicted.event(style, dialect);
+            let text = std::str::from_utf8(&event).unwrap();
+            assert!(text.starts_with(begins) && text.ends_with("\n\n"), "{text}");
+            let json = text[text.find('{').unwrap()..].trim();
+            let json: serde_json::Value = serde_json::from_str(json).unwrap();
+            assert_eq!(json["error"]["code"], "evicted");
         }
     }
 

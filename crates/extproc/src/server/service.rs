@@ -3,8 +3,9 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
+use http_body::Body;
 use telemetry::Metrics;
 
 use super::body_router::BodyRouter;
@@ -46,10 +47,17 @@ impl Service {
     }
 
     /// Answers a call of `Process`.
-    pub(super) fn process(
+    ///
+    /// # Errors
+    /// None: what is wrong is said in the call's own status.
+    pub fn process<B>(
         &self,
-        request: Request<Incoming>,
-    ) -> Result<Response<tonic::body::Body>, Infallible> {
+        request: Request<B>,
+    ) -> Result<Response<tonic::body::Body>, Infallible>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let traceparent = request
             .headers()
             .get("traceparent")

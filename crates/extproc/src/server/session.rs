@@ -197,10 +197,10 @@ where
                 continue;
             }
             if let Stage::Answering(exchange) = &mut self.stage
-                && let Poll::Ready(answer) = exchange.poll_evicted(cx)
+                && let Poll::Ready((answer, last_words)) = exchange.poll_evicted(cx)
             {
                 self.stage = Stage::Done;
-                if !self.machine.interrupt(answer) {
+                if !self.machine.interrupt(answer, last_words) {
                     self.ended = true;
                     let status = Status::resource_exhausted("the request was evicted");
                     return Poll::Ready(Some(Err(status)));

@@ -262,7 +262,10 @@ fn encode_around(tag: u32, length: usize, end: bool, buffer: &mut BytesMut) {
     let mutation = nest(3, streamed);
     let common = nest(3, mutation);
     let body = nest(1, common);
-    put_prefix(nest(tag, body), buffer);
+    let all = nest(tag, body);
+    // At once and exactly, so that it is one allocation.
+    buffer.reserve(PREFIX + all - length);
+    put_prefix(all, buffer);
     for (tag, inner) in [(tag, body), (1, common), (3, mutation), (3, streamed)] {
         encode_key(tag, WireType::LengthDelimited, buffer);
         encode_varint(inner as u64, buffer);

@@ -30,6 +30,7 @@ use prost_types::Struct;
 
 use self::body::Gathered;
 pub use self::mode::Mode;
+use super::head::{NAMESPACE, SERVED};
 use super::reply;
 use crate::metadata::Metadata;
 use crate::proto::ext_proc::processing_request::Request;
@@ -40,6 +41,11 @@ use crate::proto::ext_proc::{
 
 /// Longest piece of a body in one reply: below the 64 KiB at which Envoy's documentation draws the line.
 pub const PIECE: usize = 62_000;
+
+/// Where conformance tests look for the server that has answered.
+const TEST_SERVED: &str = "x-conformance-test-served-endpoint";
+/// What stands there if the proxy does not say.
+const NOT_TOLD: &str = "fail: the proxy told no served endpoint";
 
 /// What the proxy said that the protocol does not allow. The stream must end with an error: after a clean end in the
 /// middle of a request Envoy forwards it with an empty body.
@@ -145,6 +151,8 @@ pub struct Forward {
     pub body: Option<[Bytes; 3]>,
     /// Changes to the answer's head.
     pub answer_headers: Option<HeaderMutation>,
+    /// Tells the client in the answer's head which server the proxy says has answered, as conformance tests ask.
+    pub tell_served: bool,
     /// The route may be another one now.
     pub clear_route_cache: bool,
 }
@@ -185,6 +193,7 @@ pub struct Machine {
     answer_head_seen: bool,
     answer_ended: bool,
     answer_headers: Option<HeaderMutation>,
+    tell_served: bool,
     /// Nobody listens.
     observing: bool,
     out: VecDeque<ProcessingResponse>,
@@ -209,6 +218,7 @@ impl Machine {
             answer_head_seen: false,
             answer_ended: false,
             answer_headers: None,
+            tell_served: false,
             observing: false,
             out: VecDeque::new(),
         }
@@ -306,12 +316,21 @@ impl Machine {
         }
     }
 
-    /// The request must end although it runs. Says whether this answer still reaches the client; else the stream must
-    /// end with an error, which ends the answer that is under way.
-    pub fn interrupt(&mut self, answer: ImmediateResponse) -> bool {
+    /// The request must end although it runs: with this answer if its own has not begun, else, where the answer's body
+    /// is ours to send, with this piece as its last. Says whether either reaches the client; else the stream must end
+    /// with an error, which ends the answer that is under way.
+    pub fn interrupt(&mut self, answer: ImmediateResponse, last_words: Option<Bytes>) -> bool {
         let early = self.stage == Stage::Through && !self.answer_head_seen;
-        if early {
-            self.say(reply::immediate(answer));
+        let ours = self.answer_mode == Mode::Duplex && !self.answer_ended;
+        match last_words {
+            _ if early => self.say(reply::immediate(answer)),
+            // What still comes of the answer falls on deaf ears until the proxy ends the stream.
+            Some(piece) if ours && self.stage == Stage::Through => {
+                self.answer_ended = true;
+                self.say(reply::answer_piece(piece, true));
+                return true;
+            }
+            _ => {}
         }
         self.stage = Stage::Over;
         early
@@ -441,6 +460,7 @@ impl Machine {
     fn forward(&mut self, forward: Forward) {
         self.stage = Stage::Through;
         self.answer_headers = forward.answer_headers;
+        self.tell_served = forward.tell_served;
         let body = self.body.take();
         let mut common = reply::changed(forward.headers, forward.clear_route_cache);
         let trailers = std::mem::take(&mut self.trailers);
@@ -509,6 +529,12 @@ impl Machine {
         }
         let mut common = reply::unchanged();
         common.header_mutation = self.answer_headers.take();
+        if self.tell_served {
+            let served = metadata.as_ref().and_then(|it| it.text(NAMESPACE, SERVED));
+            let served = served.unwrap_or_else(|| NOT_TOLD.to_owned());
+            let headers = &mut common.header_mutation.get_or_insert_default().set_headers;
+            headers.push(reply::set(TEST_SERVED, served));
+        }
         self.say(reply::answer_head(common));
         if self.observing {
             return Ok(Event::Nothing);

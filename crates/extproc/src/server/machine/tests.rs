@@ -364,19 +364,42 @@ fn a_refusal_is_the_last_word() {
 #[test]
 fn a_request_that_must_end_is_answered_while_it_can_be() {
     let duplex = BodySendMode::FullDuplexStreamed;
-    for (messages, answered) in [
-        (vec![with_modes(duplex, duplex, true)], true),
+    let streamed = BodySendMode::Streamed;
+    let event = Some(Bytes::from_static(b"bye"));
+    let begun = |mode, more: &[ProcessingRequest]| {
+        [&[with_modes(duplex, mode, true), answer_head(false)], more].concat()
+    };
+    let piece = answer_body(b"data", false);
+    let end = answer_body(b"", true);
+    for (messages, event, said, over) in [
         (
-            vec![with_modes(duplex, duplex, true), answer_head(false)],
+            vec![with_modes(duplex, duplex, true)],
+            event.clone(),
+            Some("immediate"),
+            true,
+        ),
+        (begun(duplex, &[]), event.clone(), Some("BODY:bye."), false),
+        (
+            begun(duplex, &[piece.clone()]),
+            event.clone(),
+            Some("BODY:bye."),
             false,
         ),
+        (begun(duplex, &[piece.clone()]), None, None, true),
+        (begun(duplex, &[end]), event.clone(), None, true),
+        (begun(streamed, &[piece.clone()]), event, None, true),
     ] {
         let mut machine = Machine::new(LIMIT);
         let _ = run(&mut machine, messages, picked);
-        assert_eq!(machine.interrupt(ImmediateResponse::default()), answered);
+        let answered = machine.interrupt(ImmediateResponse::default(), event);
+        assert_eq!(answered, said.is_some());
         let reply = machine.reply().map(|reply| word(&reply));
-        assert_eq!(reply.as_deref(), answered.then_some("immediate"));
-        assert!(machine.is_over());
+        assert_eq!(reply.as_deref(), said);
+        assert_eq!(machine.is_over(), over);
+        // What the server still says reaches nobody.
+        if !over {
+            assert_eq!(run(&mut machine, [piece.clone()], picked), "");
+        }
     }
 }
 
