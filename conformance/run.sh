@@ -3,9 +3,17 @@
 #   conformance/run.sh SUITE [FLAG...]    flags go to the suite's test program, such as -run-test NAME or -test.run NAME
 #
 #   gatewayapi   the Gateway API's official suite: core of GATEWAY-HTTP
-#   extended     the same with every optional feature that is claimed (routing::SUPPORTED_FEATURES)
+#   extended     the same with every optional feature that is claimed (routing::SUPPORTED_FEATURES), GATEWAY-GRPC and GATEWAY-TLS
 #   inference    InferencePools, endpoint pickers, Pods that come and go
+#   inference-epp
+#                the same with `pointsman epp` as every pool's picker, and tests of it: copies that compete, metrics that are guarded
+#   gatewayapi-pods, extended-pods, inference-pods
+#                the same through `pointsman controller`: it provisions data planes as Pods, each Gateway behind a Service
+#   controllers  two copies of the controller: one killed, the API server away; traffic and later changes go on
 #   crds         the custom resource definitions of config/crd
+#   install      deploy/install.yaml as it is applied: who may do what, what admission refuses, Pods under their own accounts
+#   guide        docs/guide-kubernetes.md, command by command
+#   chart        the Helm charts, linted and rendered; needs Go alone
 #   selftest     the test world itself
 #
 # Everything happens in network namespaces made for it. Needs Linux, root, Go and iproute2; says so and exits with 77
@@ -22,6 +30,10 @@ CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pointsman-conformance}
 REPORTS=${REPORTS:-$CACHE/reports}
 LIMIT=${LIMIT:-1800}
 class=pointsman
+
+if [ "$suite" = chart ]; then
+	cd "$here/chart" && exec go test -count=1 . "$@"
+fi
 
 missing() { echo "SKIPPED: $*" >&2; exit 77; }
 [ "$(uname -s)" = Linux ] || missing "the test world needs Linux"
@@ -45,12 +57,23 @@ if [ -z "$gateway" ] && [ "$suite" != crds ] && [ "$suite" != selftest ]; then
 	gateway=${CARGO_TARGET_DIR:-$here/../target}/release/pointsman
 fi
 
+# Data planes in Pods: the gateway's program stands for its image.
+pods=
+case $suite in
+*-pods | controllers) pods=1 ;;
+esac
+images=$bin/images.yaml
+
 TESTWORLD_STATE=$(mktemp -d "${TMPDIR:-/tmp}/testworld.XXXXXX")
 export TESTWORLD_STATE PATH=$bin:$PATH
 serving=
 finish() {
 	local code=$?
 	trap - EXIT INT TERM
+	if [ -n "$pods" ]; then
+		testworld kubectl -n pointsman-system logs -l app=pointsman-controller --prefix --tail=-1 \
+			>"$REPORTS/$suite-gateway.log" 2>&1 || true
+	fi
 	[ -z "$serving" ] || { kill "$serving" && wait "$serving"; } 2>/dev/null || true
 	# This ends whatever else runs in the world.
 	testworld down || true
@@ -59,9 +82,31 @@ finish() {
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
-testworld up
+if [ -n "$pods" ] || [[ $suite =~ ^(inference-epp|install|guide)$ ]]; then
+	images=$TESTWORLD_STATE/images.yaml
+	cp "$bin/images.yaml" "$images"
+	printf '  - match: "*pointsman/pointsman*"\n    argv: ["%s"]\n' "$(realpath "$gateway")" >>"$images"
+fi
+testworld up --images "$images"
+
+provision() { # the controller, its class, and REPLICAS data planes for each Gateway
+	sed "s/REPLICAS/$1/" "$here/controller.yaml" | testworld kubectl apply -f - >/dev/null
+	testworld kubectl apply -f - <<-YAML
+		apiVersion: gateway.networking.k8s.io/v1
+		kind: GatewayClass
+		metadata: {name: $class}
+		spec:
+		  controllerName: pointsman.dev/gateway-controller
+		  parametersRef: {group: "", kind: ConfigMap, name: data-planes, namespace: pointsman-system}
+	YAML
+	testworld kubectl -n pointsman-system rollout status deploy/pointsman-controller --timeout=60s
+}
 
 serve() { # the gateway under test, and its class
+	if [ -n "$pods" ]; then
+		provision "${REPLICAS:-2}"
+		return
+	fi
 	testworld kubectl apply -f - <<-YAML
 		apiVersion: gateway.networking.k8s.io/v1
 		kind: GatewayClass
@@ -85,7 +130,7 @@ gatewayapi() { # FEATURES PROFILES FLAG...
 	serve
 	bounded gatewayapi.test -test.v -test.timeout "${LIMIT}s" -gateway-class "$class" \
 		-conformance-profiles "$profiles" -supported-features "$features" \
-		-usable-address 10.245.0.150 -unusable-address 192.0.2.1 \
+		-usable-address "$([ -n "$pods" ] && echo 10.245.0.205 || echo 10.245.0.150)" -unusable-address 192.0.2.1 \
 		-organization pointsman -project pointsman -url https://github.com/pointsman/pointsman \
 		-version "$("$gateway" --version | cut -d' ' -f2)" -contact '@pointsman' \
 		-report-output "$REPORTS/$suite-report.yaml" "$@"
@@ -96,19 +141,41 @@ claimed() { # the names in the list of the source, without those of other suites
 		"$here/../crates/routing/src/compile/features.rs" | grep -v '^SupportInferencePool$' | paste -sd,
 }
 
-case $suite in
+case ${suite%-pods} in
 gatewayapi) gatewayapi Gateway,HTTPRoute,ReferenceGrant GATEWAY-HTTP "$@" ;;
-extended) gatewayapi "$(claimed)" GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS "$@" ;;
+extended) gatewayapi "$(claimed)${pods:+,GatewayInfrastructure}" GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS "$@" ;;
 inference)
 	testworld crds standard "$here/../config/crd" >/dev/null
 	serve
 	sed "s/GATEWAY_CLASS/$class/" "$here/inference/base.yaml" | testworld kubectl apply -f - >/dev/null
 	bounded inference.test -test.v -test.timeout "${LIMIT}s" "$@"
 	;;
+inference-epp)
+	testworld crds standard "$here/../config/crd" >/dev/null
+	serve
+	export PICKER_IMAGE=pointsman/pointsman
+	testworld kubectl create namespace inference-backends >/dev/null
+	testworld kubectl apply -f "$here/inference/pickers.yaml" >/dev/null
+	sed -e "s/GATEWAY_CLASS/$class/" -e "s|conformance/testepp|$PICKER_IMAGE|" \
+		-e 's/args: \[--pool-name/args: [epp, --test-endpoint-selection, --pool-name/' \
+		"$here/inference/base.yaml" | testworld kubectl apply -f - >/dev/null
+	bounded inference.test -test.v -test.timeout "${LIMIT}s" "$@"
+	;;
 crds)
 	testworld crds standard "$here/../config/crd" >/dev/null
 	bounded crds.test -test.v "$@"
 	;;
+controllers)
+	testworld crds standard "$here/../config/crd" >/dev/null
+	provision 2
+	"$here/controllers.sh" "$class" 2>&1 | tee "$REPORTS/$suite.log"
+	;;
+install)
+	testworld crds standard >/dev/null
+	testworld kubectl apply --server-side -f "$here/../deploy/install.yaml" >/dev/null
+	REPOSITORY=$(realpath "$here/..") bounded rbac.test -test.v "$@"
+	;;
+guide) REPOSITORY=$(realpath "$here/..") bounded guide.test -test.v "$@" ;;
 selftest) (cd "$here" && timeout --kill-after=10 "$LIMIT" go test -count=1 ./selftest "$@") ;;
 *)
 	echo "no suite $suite" >&2
