@@ -21,6 +21,9 @@ go build -p "$jobs" -ldflags "-s -w" -o "$out/echo-basic" sigs.k8s.io/gateway-ap
 go test -p "$jobs" -c -ldflags "-s -w" -o "$out/gatewayapi.test" ./gatewayapi
 go test -p "$jobs" -c -ldflags "-s -w" -o "$out/inference.test" ./inference
 go test -p "$jobs" -c -ldflags "-s -w" -o "$out/crds.test" ./crds
+go test -p "$jobs" -c -ldflags "-s -w" -o "$out/rbac.test" ./rbac
+go test -p "$jobs" -c -ldflags "-s -w" -o "$out/guide.test" ./guide
+(cd chart && go build -p "$jobs" -ldflags "-s -w" -o "$out/chart" .)
 
 crds=$(go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)/config/crd
 for channel in standard experimental; do
