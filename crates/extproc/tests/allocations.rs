@@ -220,7 +220,11 @@ async fn a_piece_of_a_request_costs_less_than_one() {
     proxy.say(&first);
     let body = Bytes::from(vec![b' '; 1000]);
     let total: u64 = (0..1000)
-        .map(|_| proxy.say(&message(Asked::RequestBody(piece(body.clone(), false)))).1)
+        .map(|_| {
+            proxy
+                .say(&message(Asked::RequestBody(piece(body.clone(), false))))
+                .1
+        })
         .sum();
     assert!(total <= 40, "{total} allocations for 1000 pieces");
 }

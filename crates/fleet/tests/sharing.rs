@@ -13,7 +13,7 @@ use fleet::{Fleet, Lease, PickRequest, Sharing, SharingOptions};
 use http::{Request, StatusCode};
 use http_body_util::Empty;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, Issuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -57,7 +57,9 @@ impl Replica {
 
     /// Begins to tell the others.
     async fn tell(&mut self, others: &[&Replica], sharing: SharingOptions) {
-        let siblings = others.iter().map(|it| it.address().to_string().parse().unwrap());
+        let siblings = others
+            .iter()
+            .map(|it| it.address().to_string().parse().unwrap());
         let options = SharingOptions {
             siblings: siblings.collect(),
             ..sharing
@@ -184,7 +186,10 @@ async fn who_comes_late_is_told_what_is_charged_already() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let siblings = vec![nobody.local_addr().unwrap().to_string().parse().unwrap()];
     drop(nobody);
-    let alone = SharingOptions { siblings, ..quick() };
+    let alone = SharingOptions {
+        siblings,
+        ..quick()
+    };
     one.mouth = Some(Sharing::start(&one.world.fleet, alone).await.unwrap());
     let mut early = one.pick().await;
     early.first_token();
@@ -267,11 +272,25 @@ async fn only_who_knows_the_token_is_heard() {
     let fleet: &Arc<Fleet> = &one.world.fleet;
     for bad in ["", "\n", "two words", "t\u{f6}ken"] {
         let token_file = token_file(&folder, "bad", bad);
-        let started = Sharing::start(fleet, SharingOptions { token_file, ..quick() }).await;
+        let started = Sharing::start(
+            fleet,
+            SharingOptions {
+                token_file,
+                ..quick()
+            },
+        )
+        .await;
         assert!(started.is_err(), "{bad:?}");
     }
     let token_file = Some(folder.path().join("absent"));
-    let started = Sharing::start(fleet, SharingOptions { token_file, ..quick() }).await;
+    let started = Sharing::start(
+        fleet,
+        SharingOptions {
+            token_file,
+            ..quick()
+        },
+    )
+    .await;
     assert!(started.is_err());
 }
 
@@ -303,7 +322,11 @@ async fn nonsense_on_the_port_harms_nobody() {
     let later = "/pointsman.sharing.v2.Sharing/Tell";
     assert_eq!(ask(two.address(), "POST", later).await, 404);
     assert_eq!(ask(two.address(), "GET", path).await, 404);
-    assert_eq!(ask(two.address(), "POST", path).await, 200, "it says nothing more");
+    assert_eq!(
+        ask(two.address(), "POST", path).await,
+        200,
+        "it says nothing more"
+    );
     let garbage = [0xff_u8; 4096];
     let words = [
         &b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"[..],
@@ -334,7 +357,10 @@ async fn a_sibling_that_hangs_does_not_hold_up_the_others() {
     let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addresses = [mute.local_addr().unwrap(), two.address()];
     let siblings = addresses.map(|it| it.to_string().parse().unwrap()).to_vec();
-    let sharing = SharingOptions { siblings, ..quick() };
+    let sharing = SharingOptions {
+        siblings,
+        ..quick()
+    };
     one.mouth = Some(Sharing::start(&one.world.fleet, sharing).await.unwrap());
     for _ in 0..100 {
         drop(one.pick().await);

@@ -25,17 +25,21 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 ///
 /// # Errors
 /// A file that cannot be read, or the first field that is wrong, with its place.
-pub(crate) fn apply_file(path: &Path, options: &mut FleetOptions) -> anyhow::Result<()> {
+pub(crate) fn apply_file(path: &Path, options: &mut FleetOptions) -> anyhow::Result<Named> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     apply_text(&text, options).with_context(|| path.display().to_string())
 }
 
+/// How many servers a configuration wants named for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Named(pub(crate) usize);
+
 /// Applies a configuration.
 ///
 /// # Errors
 /// The first field that is wrong, with its place.
-pub(crate) fn apply_text(text: &str, options: &mut FleetOptions) -> anyhow::Result<()> {
+pub(crate) fn apply_text(text: &str, options: &mut FleetOptions) -> anyhow::Result<Named> {
     let config = PickerConfig::read(text)?;
     for note in &config.notes {
         tracing::info!("{note}");
@@ -57,7 +61,16 @@ pub(crate) fn apply_text(text: &str, options: &mut FleetOptions) -> anyhow::Resu
     options.policy = Some(PolicyFactory::new(move || {
         Box::new(ProfilePolicy::new(Arc::clone(&profile)))
     }));
-    Ok(())
+    Ok(named(&config))
+}
+
+/// `maxNumOfEndpoints` of the profile's picker.
+fn named(config: &PickerConfig) -> Named {
+    let mut pickers = config.profile.iter().map(|placed| &placed.plugin);
+    let picker = pickers.find(|plugin| plugin.kind.role == Role::Picker);
+    Named(picker.map_or(1, |plugin| {
+        plugin.parameters.number("maxNumOfEndpoints") as usize
+    }))
 }
 
 fn profile(config: &PickerConfig) -> Profile {
@@ -277,19 +290,13 @@ fn flow(config: &PickerConfig, ours: &FlowControl) -> FlowControl {
     for (priority, section) in &section.bands {
         bands.insert(*priority, band(section));
     }
-    // A band that is not listed is like the default one; of negative ones, the first few are listed here.
-    if section.negative_band != section.default_band {
-        for priority in -NEGATIVE_BANDS..0 {
-            bands
-                .entry(priority)
-                .or_insert_with(|| band(&section.negative_band));
-        }
-    }
     let mut flow = FlowControl {
         admission: Admission::Queue,
         max_requests: section.max_requests.map_or(usize::MAX, bound),
         max_bytes: section.max_bytes.unwrap_or(u64::MAX),
         default_band: band(&section.default_band),
+        negative_band: (section.negative_band != section.default_band)
+            .then(|| band(&section.negative_band)),
         bands,
         request_ttl: section.request_ttl.unwrap_or(FOREVER),
         empty_ttl: section.empty_ttl.unwrap_or(FOREVER),
@@ -299,9 +306,6 @@ fn flow(config: &PickerConfig, ours: &FlowControl) -> FlowControl {
     ceilings(section, &mut flow);
     flow
 }
-
-/// How many negative priorities get the band for negative ones.
-const NEGATIVE_BANDS: i32 = 100;
 
 fn band(section: &BandSection) -> Band {
     Band {
@@ -324,10 +328,9 @@ fn ceilings(section: &FlowSection, flow: &mut FlowControl) {
     let given = &section.usage_limit.parameters;
     if section.usage_limit.kind.name == "static-usage-limit-policy" {
         let ceiling = Some(given.number("threshold"));
+        let others = flow.bands.values_mut().chain(&mut flow.negative_band);
+        others.for_each(|band| band.ceiling = ceiling);
         flow.default_band.ceiling = ceiling;
-        flow.bands
-            .values_mut()
-            .for_each(|band| band.ceiling = ceiling);
         return;
     }
     let (least, most) = (given.number("minCeiling"), given.number("maxCeiling"));
@@ -350,8 +353,30 @@ fn ceilings(section: &FlowSection, flow: &mut FlowControl) {
         Some(least + (most - least) * share.clamp(0.0, 1.0))
     };
     flow.default_band.ceiling = ceiling(0);
+    if let Some(band) = &mut flow.negative_band {
+        band.ceiling = Some(least);
+    }
     for (&priority, band) in &mut flow.bands {
         band.ceiling = ceiling(priority);
+    }
+}
+
+/// Settings of the prefix index that were given and change nothing: it has one block size for all and no need of caps.
+fn say_of_prefixes(plugin: &Plugin) {
+    const USUAL: [(&str, f64); 4] = [
+        ("blockSize", 0.0),
+        ("blockSizeTokens", 16.0),
+        ("maxPrefixBlocksToMatch", 2048.0),
+        ("maxPrefixTokensToMatch", 131_072.0),
+    ];
+    for (name, usual) in USUAL {
+        let value = plugin.parameters.number(name);
+        if value > 0.0 && value.to_bits() != usual.to_bits() {
+            tracing::info!(
+                "plugin {}: {name} changes nothing: blocks are 64 tokens and whole prompts are matched",
+                plugin.name
+            );
+        }
     }
 }
 
@@ -378,8 +403,12 @@ fn from_plugin(plugin: &Plugin, options: &mut FleetOptions) -> anyhow::Result<()
                 }
             }
         }
-        "approx-prefix-cache-producer" if !given.flag("autoTune") => {
+        "prefix-cache-scorer" | "approx-prefix-cache-producer" => {
+            say_of_prefixes(plugin);
             // Of a server that does not say how large its cache is.
+            if plugin.kind.name == "prefix-cache-scorer" || given.flag("autoTune") {
+                return Ok(());
+            }
             let blocks = given.number("lruCapacityPerServer");
             let tokens = blocks * given.number("blockSizeTokens");
             if tokens >= 1.0 {
@@ -389,4 +418,54 @@ fn from_plugin(plugin: &Plugin, options: &mut FleetOptions) -> anyhow::Result<()
         _ => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
+
+    fn applied(text: &str) -> (Named, FleetOptions) {
+        let mut options = FleetOptions::default();
+        let named = apply_text(&format!("{HEAD}{text}"), &mut options).unwrap();
+        (named, options)
+    }
+
+    #[test]
+    fn the_picker_says_how_many_servers_are_named() {
+        for (text, expected) in [
+            ("plugins: [{type: queue-scorer}]", 1),
+            ("plugins: [{type: queue-scorer}, {type: random-picker}]", 1),
+            (
+                "plugins: [{type: queue-scorer}, {type: max-score-picker, parameters: {maxNumOfEndpoints: 3}}]",
+                3,
+            ),
+        ] {
+            assert_eq!(applied(text).0, Named(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_band_for_negative_priorities_is_for_all_of_them() {
+        let text = "
+plugins: [{type: queue-scorer}]
+featureGates: [flowControl]
+flowControl:
+  defaultPriorityBand: {maxRequests: 2000}
+  defaultNegativePriorityBand: {maxRequests: 500}
+  priorityBands: [{priority: -5, maxRequests: 7}]
+";
+        let flow = applied(text).1.scheduling.flow;
+        assert_eq!(flow.default_band.max_requests, Some(2000));
+        assert_eq!(flow.negative_band.unwrap().max_requests, Some(500));
+        let listed: Vec<_> = flow
+            .bands
+            .iter()
+            .map(|(p, b)| (*p, b.max_requests))
+            .collect();
+        assert_eq!(listed, [(-5, Some(7))]);
+        let none = applied("plugins: [{type: queue-scorer}]\nfeatureGates: [flowControl]\n");
+        assert_eq!(none.1.scheduling.flow.negative_band, None);
+    }
 }

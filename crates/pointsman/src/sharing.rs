@@ -48,7 +48,9 @@ impl SharingArgs {
         let guarded = self.sharing_token_file.is_some() || self.sharing_cert_path.is_some();
         let open = |address: &SocketAddr| !guarded && !address.ip().is_loopback();
         if self.sharing_listen.as_ref().is_some_and(open) {
-            tracing::warn!("anybody may tell this replica what siblings do: no --sharing-token-file");
+            tracing::warn!(
+                "anybody may tell this replica what siblings do: no --sharing-token-file"
+            );
         }
         let sharing = Sharing::start(
             fleet,

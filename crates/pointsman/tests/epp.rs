@@ -217,6 +217,31 @@ async fn picks_follow_the_files_and_the_end_is_clean() {
     assert!(status.success(), "{status}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_pool_may_be_described_by_flags() {
+    let (one, two) = (server(), server());
+    // The servers of two pools, and no pool.
+    let slices = |name, port| {
+        let all = pool(name, &[port]);
+        all[all.find("---").unwrap()..].to_owned()
+    };
+    let folder = folder(&(slices("llama", one) + &slices("other", two)));
+    let flags = [
+        "-secureServing=false",
+        "-endpointSelector=app=llama",
+        "--endpoint-target-ports=8000",
+    ];
+    let epp = Epp::start(folder.path(), &flags);
+    eventually(&epp, &Ok(format!("127.0.0.1:{one}"))).await;
+    std::fs::write(folder.path().join("pool.yaml"), slices("other", two)).unwrap();
+    eventually(&epp, &Err(503)).await;
+    assert_eq!(
+        epp.health("readiness").await,
+        1,
+        "the pool is there, and empty"
+    );
+}
+
 #[test]
 fn what_cannot_be_served_is_said() {
     let two = format!("{}---\n{}", pool("a", &[]), pool("b", &[]));
@@ -245,7 +270,24 @@ fn what_cannot_be_served_is_said() {
             &["--config-text", "kind: X", "--pool-name", "a"],
             "EndpointPickerConfig",
         ),
-        (&["--endpoint-selector=app=x"], "--endpoint-selector"),
+        (&["--endpoint-selector=app=x"], "--endpoint-target-ports"),
+        (&["--endpoint-target-ports=1"], "--endpoint-selector"),
+        (
+            &["-endpointSelector=app", "-endpointTargetPorts=1"],
+            "not LABEL=VALUE",
+        ),
+        (
+            &["--endpoint-selector=a=b", "--endpoint-target-ports=1,x"],
+            "not a port",
+        ),
+        (
+            &[
+                "--endpoint-selector=a=b",
+                "--endpoint-target-ports=1",
+                "--pool-name=a",
+            ],
+            "exclude each other",
+        ),
         (&[], "--pool-name"),
         (&["--pool-name", "a"], "cluster"),
         (

@@ -16,7 +16,7 @@ mod types;
 use std::collections::BTreeSet;
 
 pub use self::flow::{BandSection, FlowSection};
-pub use self::parameters::{Condition, Metric, Parameter, Parameters, Shape};
+pub use self::parameters::{Condition, Metric, Parameter, Parameters, Shape, go_duration};
 pub use self::types::{PLUGIN_TYPES, PluginType, Role, Support, plugin_type};
 
 use self::raw::{Raw, RawPlugin, RawProfile};

@@ -279,8 +279,9 @@ fn below<T: serde::de::DeserializeOwned>(value: &Value, path: &str) -> Result<T,
     deserialize(value, false).map_err(|error| error.beneath(path))
 }
 
-/// A duration as Go writes it: numbers with units, one after the other.
-pub(super) fn go_duration(text: &str) -> Option<Duration> {
+/// A duration as Go writes it: numbers with units, one after the other, such as `50ms`, `1.5s` or `1m30s`.
+#[must_use]
+pub fn go_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }

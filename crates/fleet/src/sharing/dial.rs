@@ -114,7 +114,11 @@ impl Directory {
         }
         if wanted.len() > MOST_SIBLINGS && !self.told_many {
             self.told_many = true;
-            tracing::warn!(found = wanted.len(), told = MOST_SIBLINGS, "too many siblings");
+            tracing::warn!(
+                found = wanted.len(),
+                told = MOST_SIBLINGS,
+                "too many siblings"
+            );
         }
         let wanted: BTreeMap<_, _> = wanted.into_iter().take(MOST_SIBLINGS).collect();
         self.tasks.retain(|(address, host), task| {

@@ -202,7 +202,17 @@ mod tests {
             assert_eq!(name.to_string(), text);
         }
         for bad in [
-            "", "gw", "gw:", ":9007", "gw:0", "gw:65536", "gw:x", "::1:9007", "[::1]", "[gw]:1", "a b:1",
+            "",
+            "gw",
+            "gw:",
+            ":9007",
+            "gw:0",
+            "gw:65536",
+            "gw:x",
+            "::1:9007",
+            "[::1]",
+            "[gw]:1",
+            "a b:1",
             "http://gw:1",
         ] {
             assert!(bad.parse::<SiblingName>().is_err(), "{bad}");

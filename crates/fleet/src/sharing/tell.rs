@@ -80,11 +80,7 @@ pub(super) struct Teller {
 }
 
 impl Teller {
-    pub(super) fn new(
-        fleet: &Arc<Fleet>,
-        joining: mpsc::Receiver<Peer>,
-        period: Duration,
-    ) -> Self {
+    pub(super) fn new(fleet: &Arc<Fleet>, joining: mpsc::Receiver<Peer>, period: Duration) -> Self {
         Self {
             fleet: Arc::downgrade(fleet),
             shared: Arc::clone(fleet.shared()),

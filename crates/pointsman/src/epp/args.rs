@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::anyhow;
 use clap::{ArgAction, Args};
 
 /// The group of InferencePool v1.
@@ -25,6 +24,12 @@ pub(crate) struct EppArgs {
     /// Its group, which tells v1 from v1alpha2.
     #[arg(long, value_name = "GROUP", default_value = GROUP)]
     pub(super) pool_group: String,
+    /// Labels of Pods to pick among, where no InferencePool describes them: `app=vllm,env=prod`.
+    #[arg(long, value_name = "LABELS", value_parser = given)]
+    pub(super) endpoint_selector: Option<String>,
+    /// Ports of their servers, one to eight: `8000,8001`.
+    #[arg(long, value_name = "PORTS", value_parser = given)]
+    pub(super) endpoint_target_ports: Option<String>,
     /// Files or folders of Kubernetes YAML in place of a cluster; changes are picked up while running.
     #[arg(short = 'f', long = "file", value_name = "FILE|DIR")]
     pub(super) files: Vec<PathBuf>,
@@ -67,10 +72,10 @@ pub(crate) struct EppArgs {
     /// Let the request header `test-epp-endpoint-selection` narrow the choice, as conformance tests ask.
     #[arg(long)]
     pub(super) test_endpoint_selection: bool,
-    /// Most servers to name behind the picked one. Not every proxy takes a list: Envoy's original-destination clusters
-    /// want one address.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(super) fallbacks: usize,
+    /// Most servers to name behind the picked one; unset, as many as `maxNumOfEndpoints` of a configuration asks for, which
+    /// is none by default. Not every proxy takes a list: Envoy's original-destination clusters want one address.
+    #[arg(long, value_name = "N")]
+    pub(super) fallbacks: Option<usize>,
     /// Clients are trusted with fields by which engines steer each other.
     #[arg(long)]
     pub(super) trusted: bool,
@@ -95,6 +100,9 @@ pub(crate) struct EppArgs {
     /// What is read from servers.
     #[command(flatten)]
     pub(super) servers: ServerArgs,
+    /// Other replicas.
+    #[command(flatten)]
+    pub(super) sharing: crate::sharing::SharingArgs,
     /// Taken and not used.
     #[command(flatten)]
     pub(super) ignored: Ignored,
@@ -175,10 +183,6 @@ pub(super) struct Ignored {
     tls_min_version: Option<String>,
     #[arg(long, hide = true)]
     tls_cipher_suites: Option<String>,
-    #[arg(long, hide = true)]
-    pub(super) endpoint_selector: Option<String>,
-    #[arg(long, hide = true)]
-    pub(super) endpoint_target_ports: Option<String>,
 }
 
 impl Ignored {
@@ -252,39 +256,9 @@ fn given(text: &str) -> Result<String, std::convert::Infallible> {
     Ok(text.to_owned())
 }
 
-/// A duration as Go writes it: numbers with units, one after the other.
-pub(super) fn go_duration(text: &str) -> anyhow::Result<Duration> {
-    let bad = || anyhow!("not a duration such as 50ms, 1.5s or 1m30s");
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut total = 0.0;
-    while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .ok_or_else(bad)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
-        rest = &rest[digits..];
-        let end = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
-        let unit = match &rest[..end] {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "\u{b5}s" => 1e-6,
-            "ns" => 1e-9,
-            _ => return Err(bad()),
-        };
-        total += number * unit;
-        rest = &rest[end..];
-    }
-    if text.is_empty() {
-        return Err(bad());
-    }
-    Duration::try_from_secs_f64(total).map_err(|_| bad())
+/// A duration as Go writes it.
+fn go_duration(text: &str) -> Result<Duration, &'static str> {
+    api::picker_config::go_duration(text).ok_or("not a duration such as 50ms, 1.5s or 1m30s")
 }
 
 #[cfg(test)]

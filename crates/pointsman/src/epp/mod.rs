@@ -5,20 +5,21 @@
 
 mod args;
 mod argv;
+mod described;
 mod source;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use extproc::proto::{DESCRIPTORS, SERVICE};
 use extproc::server::{
     BaseModels, BodyRouter, Certificate, Health, Listener, ListenerOptions, Picker, PickerOptions,
     Service,
 };
-use fleet::Fleet;
-use kubernetes::{AccessReview, Client, Election, ElectionOptions};
+use fleet::{Fleet, Sharing};
+use kubernetes::{AccessReview, Client, Election, ElectionOptions, Scope};
 use routing::PoolKey;
 use telemetry::{Metrics, Names};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,10 +28,11 @@ use tonic::service::Routes;
 
 pub(crate) use self::args::EppArgs;
 pub(crate) use self::argv::arguments;
-use self::source::{Read, Source, pool_in_cluster, pool_in_files};
+use self::described::described;
+use self::source::{Read, Source, namespace, pool_in_cluster, pool_in_files, scope_of};
 use crate::admin::{self, Admin, Readiness};
 use crate::cli::{LogArgs, LogFormat};
-use crate::picker_config;
+use crate::picker_config::{self, Named};
 
 /// How often the certificate's files are looked at.
 const CERTIFICATE: Duration = Duration::from_secs(5);
@@ -55,22 +57,10 @@ pub(crate) fn adjust_log(args: &EppArgs, log: &mut LogArgs) {
 /// # Errors
 /// Flags that do not go together, a port in use, no pool, no cluster.
 pub(crate) fn run(args: Box<EppArgs>) -> anyhow::Result<()> {
-    refuse_what_is_not_there(&args)?;
-    crate::runtime()?.block_on(serve(&args))
-}
-
-/// A flag that would change the picks must not be taken in silence.
-fn refuse_what_is_not_there(args: &EppArgs) -> anyhow::Result<()> {
-    let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-    if given(&args.ignored.endpoint_selector) || given(&args.ignored.endpoint_target_ports) {
-        bail!(
-            "--endpoint-selector is not supported: name a pool with --pool-name, or describe one in files with -f"
-        );
-    }
     for flag in args.ignored.given() {
         tracing::warn!("{flag} changes nothing here");
     }
-    Ok(())
+    crate::runtime()?.block_on(serve(&args))
 }
 
 async fn serve(args: &EppArgs) -> anyhow::Result<()> {
@@ -124,6 +114,9 @@ struct Server {
     /// The first picture is complete, and the pool is in it.
     there: bool,
     problems: Vec<String>,
+    /// Most servers to name behind the picked one.
+    fallbacks: usize,
+    sharing: Option<Sharing>,
 }
 
 impl Server {
@@ -132,7 +125,8 @@ impl Server {
             extproc: true,
             ..Names::default()
         });
-        let fleet = Fleet::new(fleet_options(args)?, Arc::clone(&metrics));
+        let (options, named) = fleet_options(args)?;
+        let fleet = Fleet::new(options, Arc::clone(&metrics));
         let (source, client, work) = begin(args, &metrics).await?;
         let election = client
             .as_ref()
@@ -166,9 +160,12 @@ impl Server {
             election,
             there: false,
             problems: Vec::new(),
+            fallbacks: args.fallbacks.unwrap_or(named.0.saturating_sub(1)),
+            sharing: None,
         };
         server.reload();
         server.fleet.learned(LEARN_LIMIT).await;
+        server.sharing = args.sharing.start(&server.fleet).await?;
         server.listen(args, guard).await?;
         Ok(server)
     }
@@ -230,7 +227,7 @@ impl Server {
                     trusted: args.trusted,
                     subset: !args.disable_endpoint_subset_filter,
                     test_selection: args.test_endpoint_selection,
-                    fallbacks: args.fallbacks,
+                    fallbacks: self.fallbacks,
                 },
             )),
             Work::Route(router) => Service::routing(Arc::clone(router), Arc::clone(&self.metrics)),
@@ -330,22 +327,42 @@ async fn begin(
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<(Source, Option<Client>, Work)> {
     let router = || Work::Route(BodyRouter::new(args.max_body_bytes, Arc::clone(metrics)));
+    let described = described(args)?;
     if !args.files.is_empty() {
-        let mut source = Source::files(args)?;
-        let work = if args.bbr {
-            router()
-        } else {
-            Work::Pick(pool_in_files(args, &source.read().pools())?)
+        let key = described.as_ref().map(described::key);
+        let mut source = Source::files(args, described)?;
+        let work = match key {
+            _ if args.bbr => router(),
+            Some(key) => Work::Pick(key),
+            None => Work::Pick(pool_in_files(args, &source.read().pools())?),
         };
         return Ok((source, None, work));
     }
-    if args.bbr {
-        bail!("--bbr reads its ConfigMaps from files: give them with -f");
-    }
-    let key = pool_in_cluster(args)?;
+    let (scope, work) = match &described {
+        _ if args.bbr => (base_model_maps(args), router()),
+        Some(pool) => {
+            let scope = Scope::Pods {
+                namespace: pool.meta.namespace.clone(),
+                labels: pool.spec.selector.match_labels.clone(),
+            };
+            (scope, Work::Pick(described::key(pool)))
+        }
+        None => {
+            let key = pool_in_cluster(args)?;
+            (scope_of(args, &key), Work::Pick(key))
+        }
+    };
     let client = kubernetes::connect(args.kubeconfig.as_deref()).await?;
-    let source = Source::cluster(client.clone(), args, &key);
-    Ok((source, Some(client), Work::Pick(key)))
+    let source = Source::cluster(client.clone(), scope, described);
+    Ok((source, Some(client), work))
+}
+
+/// The ConfigMaps that name base models: of one namespace if one is named.
+fn base_model_maps(args: &EppArgs) -> Scope {
+    Scope::ConfigMaps {
+        namespace: namespace(args),
+        labels: [(MANAGED.0.to_owned(), MANAGED.1.to_owned())].into(),
+    }
 }
 
 fn certificate(args: &EppArgs) -> anyhow::Result<Option<Arc<Certificate>>> {
@@ -410,7 +427,7 @@ fn base_models(read: &Read) -> BaseModels {
     bases
 }
 
-fn fleet_options(args: &EppArgs) -> anyhow::Result<fleet::FleetOptions> {
+fn fleet_options(args: &EppArgs) -> anyhow::Result<(fleet::FleetOptions, Named)> {
     let servers = &args.servers;
     let read = |flag: &str, value: &Option<String>| -> anyhow::Result<fleet::MetricSource> {
         let Some(text) = value else {
@@ -420,6 +437,7 @@ fn fleet_options(args: &EppArgs) -> anyhow::Result<fleet::FleetOptions> {
     };
     let mut options = fleet::FleetOptions {
         seed: args.seed.unwrap_or_else(rand::random),
+        share: args.sharing.tells(),
         ..Default::default()
     };
     options.scrape.fast = servers
@@ -450,10 +468,11 @@ fn fleet_options(args: &EppArgs) -> anyhow::Result<fleet::FleetOptions> {
     };
     // Charts pass empty texts for what is not set.
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let mut named = Named(1);
     if let Some(path) = given(&args.config_file) {
-        picker_config::apply_file(path.as_ref(), &mut options)?;
+        named = picker_config::apply_file(path.as_ref(), &mut options)?;
     } else if let Some(text) = given(&args.config_text) {
-        picker_config::apply_text(&text, &mut options).context("--config-text")?;
+        named = picker_config::apply_text(&text, &mut options).context("--config-text")?;
     }
-    Ok(options)
+    Ok((options, named))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use api::Objects;
+use api::{InferencePool, Objects};
 use kubernetes::{Client, Scope, Watch};
 use routing::{Mode, PoolKey, PoolKind, PoolSpec};
 
@@ -17,13 +17,19 @@ const SETTLE: Duration = Duration::from_millis(100);
 const GATHER: Duration = Duration::from_millis(20);
 
 /// Objects as they change.
-pub(super) enum Source {
+pub(super) struct Source {
+    origin: Origin,
+    /// A pool that flags describe.
+    described: Option<InferencePool>,
+}
+
+enum Origin {
     Files(Box<Files>),
     Cluster(Box<Watch>),
 }
 
 /// Files that are watched.
-pub(super) struct Files {
+struct Files {
     source: files::Source,
     watch: files::Watch,
     last: Option<Objects>,
@@ -48,32 +54,34 @@ impl Read {
 
 impl Source {
     /// Watches files.
-    pub(super) fn files(args: &EppArgs) -> anyhow::Result<Self> {
+    pub(super) fn files(args: &EppArgs, described: Option<InferencePool>) -> anyhow::Result<Self> {
         let source = files::Source::new(args.files.clone());
         let watch =
             files::watch(source.clone(), SETTLE).context("cannot watch the files given with -f")?;
-        Ok(Self::Files(Box::new(Files {
+        let files = Files {
             source,
             watch,
             last: None,
-        })))
+        };
+        Ok(Self {
+            origin: Origin::Files(Box::new(files)),
+            described,
+        })
     }
 
-    /// Watches one pool of a cluster.
-    pub(super) fn cluster(client: Client, args: &EppArgs, key: &PoolKey) -> Self {
-        let scope = Scope::Pool {
-            namespace: key.namespace.clone(),
-            name: key.name.clone(),
-            group: args.pool_group.clone(),
-        };
-        Self::Cluster(Box::new(Watch::start(client, scope)))
+    /// Watches a part of a cluster.
+    pub(super) fn cluster(client: Client, scope: Scope, described: Option<InferencePool>) -> Self {
+        Self {
+            origin: Origin::Cluster(Box::new(Watch::start(client, scope))),
+            described,
+        }
     }
 
     /// Returns when something has changed.
     pub(super) async fn changed(&mut self) {
-        match self {
-            Self::Files(files) => files.watch.changed().await,
-            Self::Cluster(watch) => {
+        match &mut self.origin {
+            Origin::Files(files) => files.watch.changed().await,
+            Origin::Cluster(watch) => {
                 watch.changed().await;
                 tokio::time::sleep(GATHER).await;
             }
@@ -82,6 +90,16 @@ impl Source {
 
     /// What there is now.
     pub(super) fn read(&mut self) -> Read {
+        let mut read = self.origin.read();
+        if let Some(pool) = &self.described {
+            Arc::make_mut(&mut read.objects).insert(pool.clone());
+        }
+        read
+    }
+}
+
+impl Origin {
+    fn read(&mut self) -> Read {
         match self {
             Self::Files(files) => {
                 let loaded = match &files.last {
@@ -119,18 +137,32 @@ fn kind(group: &str) -> anyhow::Result<PoolKind> {
     }
 }
 
+/// The part of a cluster that has this pool, where flags do not describe it.
+pub(super) fn scope_of(args: &EppArgs, key: &PoolKey) -> Scope {
+    Scope::Pool {
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        group: args.pool_group.clone(),
+    }
+}
+
+/// The namespace that flags or the environment name.
+pub(super) fn namespace(args: &EppArgs) -> Option<String> {
+    let from_environment = || std::env::var("NAMESPACE").ok();
+    args.pool_namespace
+        .clone()
+        .or_else(from_environment)
+        .filter(|name| !name.is_empty())
+}
+
 /// The pool that the flags name in a cluster.
 pub(super) fn pool_in_cluster(args: &EppArgs) -> anyhow::Result<PoolKey> {
     let name = args.pool_name.clone().context(
         "say which pool to pick for with --pool-name NAME, or describe it in files given with -f",
     )?;
-    let from_environment = std::env::var("NAMESPACE")
-        .ok()
-        .filter(|name| !name.is_empty());
-    let namespace = args.pool_namespace.clone().or(from_environment);
     Ok(PoolKey {
         kind: kind(&args.pool_group)?,
-        namespace: namespace.unwrap_or_else(|| "default".to_owned()),
+        namespace: namespace(args).unwrap_or_else(|| "default".to_owned()),
         name,
     })
 }

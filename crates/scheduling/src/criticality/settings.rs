@@ -99,6 +99,8 @@ pub struct FlowControl {
     pub max_wait: Option<Duration>,
     /// Bands that are not in `bands` are like this one.
     pub default_band: Band,
+    /// Those of negative priorities that are not in `bands` are like this one, where there is one.
+    pub negative_band: Option<Band>,
     /// Bands by priority. Any other priority gets its band when it is first seen.
     pub bands: BTreeMap<i32, Band>,
     /// Longest wait of a request for an open endpoint.
@@ -128,6 +130,7 @@ impl Default for FlowControl {
             max_bytes: 1 << 30,
             max_wait: None,
             default_band: Band::default(),
+            negative_band: None,
             bands: BTreeMap::new(),
             // As long as the Go endpoint picker's `defaultRequestTTL`.
             request_ttl: Duration::from_secs(60),
@@ -142,7 +145,8 @@ impl Default for FlowControl {
     }
 }
 
-/// What holds for one band: its own settings, the default band's, and the pool's, in this order.
+/// What holds for one band: its own settings (or those for negative ones), the default band's, and the pool's, in this
+/// order.
 #[derive(Copy, Clone, PartialEq, Debug)]
 pub(crate) struct Rules {
     pub(crate) max_requests: usize,
@@ -157,7 +161,8 @@ pub(crate) struct Rules {
 impl FlowControl {
     /// What holds for requests of this priority.
     pub(crate) fn rules(&self, priority: i32) -> Rules {
-        let (default, own) = (&self.default_band, self.bands.get(&priority));
+        let negative = self.negative_band.as_ref().filter(|_| priority < 0);
+        let (default, own) = (&self.default_band, self.bands.get(&priority).or(negative));
         fn pick<T: Copy>(
             own: Option<&Band>,
             default: &Band,
@@ -179,6 +184,9 @@ impl FlowControl {
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         self.default_band.validate("flow.default_band")?;
+        if let Some(band) = &self.negative_band {
+            band.validate("flow.negative_band")?;
+        }
         for (priority, band) in &self.bands {
             band.validate(&format!("flow.bands[{priority}]"))?;
         }

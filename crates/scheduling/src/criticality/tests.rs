@@ -183,3 +183,27 @@ fn the_pace_of_a_saturated_pool_is_learned() {
     drain.pass(Time::from_secs_f64(now + 1000.0));
     assert_eq!(drain.rate(4), rate);
 }
+
+#[test]
+fn the_band_for_negative_priorities_is_for_those_that_are_not_listed() {
+    let most = |requests| Band {
+        max_requests: Some(requests),
+        ..Band::default()
+    };
+    let flow = FlowControl {
+        default_band: most(100),
+        negative_band: Some(most(7)),
+        bands: [(-5, most(3)), (2, Band::default())].into(),
+        ..FlowControl::default()
+    };
+    for (priority, expected) in [
+        (0, 100),
+        (9, 100),
+        (2, 100),
+        (-1, 7),
+        (i32::MIN, 7),
+        (-5, 3),
+    ] {
+        assert_eq!(flow.rules(priority).max_requests, expected, "{priority}");
+    }
+}
