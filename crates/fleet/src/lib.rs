@@ -44,5 +44,5 @@ pub use pool::{LONGEST_RETRY_AFTER, PickRequest, Pool, Rejection};
 pub use scan::{Sample, Scanner};
 pub use sharing::{Sharing, SharingOptions, SiblingName};
 pub use state::Owner;
-pub use tls::{ClientTls, roots};
+pub use tls::{ClientTls, client_config};
 pub use understand::{Hints, StateLost, Understood, flow_key, flow_of};

@@ -79,28 +79,7 @@ impl TlsConfigs {
         {
             return Ok(config.clone());
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()?;
-        let roots = roots(&tls.verify)?;
-        let builder = if tls.alt_names.is_empty() {
-            builder.with_root_certificates(roots)
-        } else {
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyName {
-                    roots,
-                    names: tls.alt_names.clone(),
-                    provider,
-                }))
-        };
-        let mut config = match &tls.client {
-            None => builder.with_no_client_auth(),
-            Some(certificate) => {
-                let (chain, key) = identity(certificate)?;
-                builder.with_client_auth_cert(chain, key)?
-            }
-        };
+        let mut config = client_config(tls)?;
         config.alpn_protocols = vec![match protocol {
             AppProtocol::Http => b"http/1.1".to_vec(),
             AppProtocol::H2c => b"h2".to_vec(),
@@ -113,6 +92,35 @@ impl TlsConfigs {
         configs.push((wanted, protocol, config.clone()));
         Ok(config)
     }
+}
+
+/// The configuration for connections under these settings, without protocols. The name is the connection's.
+///
+/// # Errors
+/// Roots or the certificate to be shown cannot be used.
+pub fn client_config(tls: &UpstreamTls) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?;
+    let roots = roots(&tls.verify)?;
+    let builder = if tls.alt_names.is_empty() {
+        builder.with_root_certificates(roots)
+    } else {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyName {
+                roots,
+                names: tls.alt_names.clone(),
+                provider,
+            }))
+    };
+    Ok(match &tls.client {
+        None => builder.with_no_client_auth(),
+        Some(certificate) => {
+            let (chain, key) = identity(certificate)?;
+            builder.with_client_auth_cert(chain, key)?
+        }
+    })
 }
 
 /// What is shown to servers that ask who we are.
@@ -128,10 +136,7 @@ fn identity(
 }
 
 /// Certificates to verify a server against.
-///
-/// # Errors
-/// There are none, or the PEM is broken.
-pub fn roots(verify: &Verify) -> Result<RootCertStore, Error> {
+pub(crate) fn roots(verify: &Verify) -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
     match verify {
         Verify::System => {

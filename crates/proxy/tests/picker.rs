@@ -741,12 +741,21 @@ async fn tls_is_spoken_and_only_a_policy_asks_for_certificates() {
             ..routing::UpstreamTls::default()
         })
     };
+    let named = |pem: &[u8], name: &str, alt_name: &str| {
+        let PickerTls::Verified(mut tls) = verified(pem, name) else {
+            panic!("just made")
+        };
+        tls.alt_names = vec![routing::AltName::Dns(alt_name.into())];
+        PickerTls::Verified(tls)
+    };
     let other = rcgen::generate_simple_self_signed(vec!["picker.test".to_owned()]).unwrap();
     let (own, other) = (key.cert.pem(), other.cert.pem());
     for (tls, status) in [
         (PickerTls::Unverified, 200),
         (verified(own.as_bytes(), "picker.test"), 200),
         (verified(own.as_bytes(), "other.test"), 503),
+        (named(own.as_bytes(), "other.test", "picker.test"), 200),
+        (named(own.as_bytes(), "picker.test", "other.test"), 503),
         (verified(other.as_bytes(), "picker.test"), 503),
         (PickerTls::Plaintext, 503),
     ] {

@@ -42,22 +42,22 @@ impl Tls {
 }
 
 fn config(policy: Option<&UpstreamTls>) -> Result<ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
     let mut config = match policy {
-        Some(policy) => {
-            let roots = fleet::roots(&policy.verify).map_err(|error| error.to_string())?;
-            builder.with_root_certificates(roots).with_no_client_auth()
-        }
-        None => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-            .with_no_client_auth(),
+        Some(policy) => fleet::client_config(policy).map_err(|error| error.to_string())?,
+        None => anybody().map_err(|error| error.to_string())?,
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
+}
+
+/// The configuration for a picker that nobody vouches for.
+fn anybody() -> Result<ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth())
 }
 
 /// Takes every certificate, but only from somebody who has its key.
