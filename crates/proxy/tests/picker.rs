@@ -311,6 +311,20 @@ async fn refusals_of_the_picker_are_answers_whatever_the_failure_mode() {
     assert_eq!(a.count(), 0);
 }
 
+#[tokio::test]
+async fn a_list_that_is_used_up_is_a_picker_that_failed() {
+    for (fail_open, status) in [(true, 200), (false, 503)] {
+        let away = Server::fixed(503, "application/json", "{}").await;
+        let (a, b) = two().await;
+        let picker = Picker::echo(away.address.to_string()).await;
+        let gateway = asks(&[&away, &a, &b], &picker, fail_open).await;
+        let reply = gateway.post(PATH, CHAT).await;
+        assert_eq!(reply.status, status, "{}", reply.text());
+        assert_eq!(away.count(), 1);
+        assert_eq!(a.count() + b.count(), usize::from(fail_open));
+    }
+}
+
 /// All the ways in which a picker fails before it has picked.
 #[derive(Debug, Clone, Copy)]
 enum Fails {

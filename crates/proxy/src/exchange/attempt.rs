@@ -115,6 +115,8 @@ pub(crate) struct Rules {
     budget: bool,
     /// With no other server left, the same one is asked again.
     same_server: bool,
+    /// After the last server of a list from outside others of the pool are asked.
+    pub(crate) beyond_list: bool,
     /// Least wait between attempts.
     pub(crate) backoff: Duration,
     /// From the request sent to the answer's head.
@@ -154,6 +156,7 @@ impl Rules {
             after_timeout: false,
             budget: true,
             same_server: false,
+            beyond_list: false,
             backoff: Duration::ZERO,
             patience: policy
                 .backend_timeout

@@ -164,10 +164,13 @@ pub(crate) async fn forward(
     routed: Routed,
     mut outgoing: Outgoing,
     wanted: Wanted,
-    rules: Rules,
+    mut rules: Rules,
 ) -> Result<Answer, Refusal> {
+    let anywhere = wanted.pinned.is_none();
     pick(exchange, &routed, wanted, &mut outgoing).await?;
     let mut outside = exchange.outside.take();
+    // A list that is used up is a picker that failed.
+    rules.beyond_list = anywhere && outside.as_ref().is_some_and(|it| it.fails_open());
     let worker = exchange.worker.clone();
     let mut notice = exchange.notice.take();
     let sent = tokio::select! {
@@ -332,7 +335,12 @@ async fn next(exchange: &mut Exchange, rules: &Rules, outgoing: &Outgoing, why: 
             .pool
             .as_ref()
             .is_some_and(|pool| exchange.worker.budget(pool, RetryBudget::withdraw));
-    if !paid || (lease.next().is_none() && !rules.same_server()) {
+    if !paid {
+        return false;
+    }
+    let found =
+        lease.next().is_some() || (rules.beyond_list && lease.widen() && lease.next().is_some());
+    if !found && !rules.same_server() {
         return false;
     }
     if !rules.backoff.is_zero() {

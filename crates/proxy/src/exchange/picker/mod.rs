@@ -294,6 +294,11 @@ pub(crate) enum Shown {
 }
 
 impl Outside {
+    /// Whether the pool can do without it.
+    pub(crate) fn fails_open(&self) -> bool {
+        self.fail_open
+    }
+
     /// Shows a server's answer to the picker and waits for what it makes of the head.
     pub(crate) async fn show(
         self: Box<Self>,
