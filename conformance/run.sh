@@ -24,18 +24,19 @@
 #   LIMIT       seconds until a suite is ended          (1800)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-suite=${1:?name a suite: gatewayapi, extended, inference, crds or selftest}
+suite=${1:?name a suite, as this file begins with}
 shift
 CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pointsman-conformance}
 REPORTS=${REPORTS:-$CACHE/reports}
 LIMIT=${LIMIT:-1800}
 class=pointsman
 
+missing() { echo "SKIPPED: $*" >&2; exit 77; }
 if [ "$suite" = chart ]; then
+	command -v go >/dev/null || missing "the charts are rendered by a program in Go"
 	cd "$here/chart" && exec go test -count=1 . "$@"
 fi
 
-missing() { echo "SKIPPED: $*" >&2; exit 77; }
 [ "$(uname -s)" = Linux ] || missing "the test world needs Linux"
 [ "$(id -u)" = 0 ] || missing "the test world needs root for network namespaces"
 for tool in go ip mount; do command -v "$tool" >/dev/null || missing "the test world needs $tool"; done
@@ -154,7 +155,6 @@ inference-epp)
 	testworld crds standard "$here/../config/crd" >/dev/null
 	serve
 	export PICKER_IMAGE=pointsman/pointsman
-	testworld kubectl create namespace inference-backends >/dev/null
 	testworld kubectl apply -f "$here/inference/pickers.yaml" >/dev/null
 	sed -e "s/GATEWAY_CLASS/$class/" -e "s|conformance/testepp|$PICKER_IMAGE|" \
 		-e 's/args: \[--pool-name/args: [epp, --test-endpoint-selection, --pool-name/' \
