@@ -120,6 +120,10 @@ pub struct Config {
     /// An endpoint with more uncached prompt tokens than this still to compute is not open. One step of a default
     /// vLLM: enough to keep an engine busy, little enough that order and class still mean something.
     pub prefill_gate_tokens: u32,
+    /// The same for requests of a class below one that was seen in the last half minute. With 0, a request of the higher
+    /// class finds at most one prompt of a lower one before it in the engine, for the price of one step between two such
+    /// prompts.
+    pub lower_gate_tokens: u32,
     /// Who says when no more work is taken.
     pub detector: Detector,
     /// Who waits, in which order, for how long, and who is refused.
@@ -146,6 +150,7 @@ impl Default for Config {
             policy: PolicyKind::ExpectedCost,
             max_waiting_per_endpoint: 5,
             prefill_gate_tokens: 8192,
+            lower_gate_tokens: 0,
             detector: Detector::Endpoints,
             flow: FlowControl::default(),
             index_blocks: 1 << 20,

@@ -265,6 +265,34 @@ fn an_empty_pool_has_a_waiting_room() {
 }
 
 #[test]
+fn lower_classes_give_an_engine_one_prompt_at_a_time_while_a_higher_one_is_around() {
+    let (mut pool, _) = pool(Config::default(), 1);
+    let both = [1, 2].map(|text| send(&mut pool, secs(0.0), class(0, text)).0);
+    for ticket in both {
+        complete(&mut pool, secs(0.1), ticket);
+    }
+    let (higher, _) = send(&mut pool, secs(0.2), class(1, 3));
+    complete(&mut pool, secs(0.25), higher);
+    let (first, _) = send(&mut pool, secs(0.3), class(0, 4));
+    let second = pool.arrive(secs(0.3), class(0, 5));
+    let shed = pool.arrive(secs(0.3), class(-1, 6));
+    let held = drain(&mut pool, secs(0.3));
+    assert!(held.is_empty(), "neither pushed nor refused: {held:?}");
+    let (higher, _) = send(&mut pool, secs(0.4), class(1, 7));
+    complete(&mut pool, secs(0.5), higher);
+    assert!(drain(&mut pool, secs(0.5)).is_empty());
+    complete(&mut pool, secs(0.6), first);
+    assert_eq!(winners(&drain(&mut pool, secs(0.6))).len(), 1);
+    complete(&mut pool, secs(0.7), second);
+    assert!(winners(&drain(&mut pool, secs(0.7))).contains_key(&shed));
+    complete(&mut pool, secs(0.8), shed);
+    // Half a minute later there is none above it.
+    for text in [8, 9] {
+        send(&mut pool, secs(31.0), class(0, text));
+    }
+}
+
+#[test]
 fn a_stream_of_critical_requests_does_not_starve_standard_ones() {
     // One request at a time, and always another critical one that waits.
     let (mut pool, _) = pool(

@@ -1,8 +1,10 @@
 //! Factor: **criticality**. Who goes first, who waits, who is refused.
 //!
-//! While an endpoint is open nobody waits and class means nothing. When none is, the pool is *saturated*: requests
-//! with a negative priority are refused at once with the time after which to come back, all others wait here, where
-//! they can still be ordered, instead of in an engine, where they can not.
+//! While an endpoint is open nobody waits, and class means little: while a higher class is around, a lower one gives an
+//! engine one prompt at a time, so that what comes first has no heap of prefill before it there, where no order helps.
+//! When no endpoint is open, the pool is *saturated*: requests with a negative priority are refused at once with the time
+//! after which to come back, all others wait here, where they can still be ordered, instead of in an engine, where they
+//! can not.
 //!
 //! Order of those who wait:
 //! 1. by priority, strictly: each priority is a *band*, made when first seen;
@@ -19,6 +21,10 @@
 //! that full.
 //!
 //! Every setting is in [`FlowControl`].
+
+use std::time::Duration;
+
+use crate::time::Time;
 
 mod drain;
 mod lane;
@@ -37,6 +43,39 @@ const AGED_SHARE: u32 = 8;
 /// Whether a class may be refused when the pool is saturated.
 pub(crate) fn sheddable(priority: i32) -> bool {
     priority < 0
+}
+
+/// For how long a class counts as being around after a request of it was seen.
+const AROUND: Duration = Duration::from_secs(30);
+
+/// Where a request's class stands among those that are around.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Rank {
+    /// None is above it.
+    Top,
+    /// A higher one was seen lately.
+    Lower,
+}
+
+/// The highest class that is around.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Highest(Option<(i32, Time)>);
+
+impl Highest {
+    /// A request of this class arrives.
+    pub(crate) fn arrives(&mut self, now: Time, priority: i32) {
+        if self.rank(now, priority) == Rank::Top {
+            self.0 = Some((priority, now));
+        }
+    }
+
+    /// Where a class stands.
+    pub(crate) fn rank(&self, now: Time, priority: i32) -> Rank {
+        match self.0 {
+            Some((highest, seen)) if priority < highest && now - seen < AROUND => Rank::Lower,
+            _ => Rank::Top,
+        }
+    }
 }
 
 /// Whose turn the next dispatch from the queue is.

@@ -188,7 +188,7 @@ impl Pool {
         let held_back = !by_load && self.held_back(now, request.priority);
         let open = situation.candidates.iter().any(|it| it.open);
         let any_open = by_load || (!held_back && open);
-        if !any_open && sheddable(request.priority) {
+        if !any_open && sheddable(request.priority) && (held_back || self.sheds(now, request)) {
             return Some(Verdict::Reject(RejectReason::SheddableSaturated));
         }
         // What is before one that waits already is known to its endpoints as claims.
@@ -276,13 +276,14 @@ impl Pool {
         out.facts.clear();
         let mut load_only = false;
         let pool_open = self.pool_open(now);
+        let rank = self.rank(now, request.priority);
         for endpoint in self.slots.iter().filter_map(|slot| slot.endpoint.as_ref()) {
             if self.excluded(now, request, endpoint.id, tier).is_some() {
                 continue;
             }
             let index = endpoint.id.index();
             let shared = (self.index.pinned_blocks(index) as f64 * tokens_per_block) as u64;
-            let mut facts = endpoint.facts(now, &self.config, shared, mean_prefill);
+            let mut facts = endpoint.facts(now, &self.config, rank, shared, mean_prefill);
             let blocks = |count: u32| (f64::from(count) * tokens_per_block).min(prompt);
             facts.hit_tokens = blocks(out.hits.cached[index]) * endpoint.trust;
             facts.shared_tokens = blocks(out.hits.pinned[index]);

@@ -3,6 +3,7 @@
 use crate::adapters::{AdapterState, Slots};
 use crate::config::Config;
 use crate::cost::Facts;
+use crate::criticality::Rank;
 use crate::health::{Health, Monitor};
 use crate::id::EndpointId;
 use crate::kv_cache::Space;
@@ -81,25 +82,25 @@ impl Endpoint {
     }
 
     /// Whether it takes work now.
-    pub(super) fn open(&self, now: Time, config: &Config) -> bool {
+    pub(super) fn open(&self, now: Time, config: &Config, rank: Rank) -> bool {
         self.profile.load_only
             || self
                 .depth
-                .open(now, Gate::new(config, self.profile.max_seqs))
+                .open(now, Gate::new(config, self.profile.max_seqs, rank))
     }
 
     /// How full it is: open below 1.
-    pub(super) fn fullness(&self, now: Time, config: &Config) -> f64 {
+    pub(super) fn fullness(&self, now: Time, config: &Config, rank: Rank) -> f64 {
         if self.profile.load_only {
             return 0.0;
         }
-        let gate = Gate::new(config, self.profile.max_seqs);
+        let gate = Gate::new(config, self.profile.max_seqs, rank);
         self.depth.fullness(now, gate)
     }
 
     /// Why it is not open.
     pub(super) fn full(&self, now: Time, config: &Config) -> Option<Full> {
-        let gate = Gate::new(config, self.profile.max_seqs);
+        let gate = Gate::new(config, self.profile.max_seqs, Rank::Top);
         self.depth
             .full(now, gate)
             .filter(|_| !self.profile.load_only)
@@ -107,7 +108,7 @@ impl Endpoint {
 
     /// How many requests have to end for a place to be free.
     pub(super) fn surplus(&self, now: Time, config: &Config) -> u32 {
-        let gate = Gate::new(config, self.profile.max_seqs);
+        let gate = Gate::new(config, self.profile.max_seqs, Rank::Top);
         self.depth.surplus(now, gate)
     }
 
@@ -133,6 +134,7 @@ impl Endpoint {
         &self,
         now: Time,
         config: &Config,
+        rank: Rank,
         shared_tokens: u64,
         mean_prefill: f64,
     ) -> Facts {
@@ -142,7 +144,7 @@ impl Endpoint {
         let others_context = used - self.space.ours(shared_tokens);
         Facts {
             endpoint: self.id,
-            open: self.open(now, config),
+            open: self.open(now, config, rank),
             coefficients: self.coefficients(),
             max_batched_tokens: f64::from(self.profile.max_batched_tokens.max(1)),
             max_seqs: f64::from(self.profile.max_seqs.max(1)),

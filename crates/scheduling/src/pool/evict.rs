@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Pool;
-use crate::criticality::{Lineup, Waiting};
+use crate::criticality::{Lineup, Rank, Waiting};
 use crate::decision::{Decision, EvictReason};
 use crate::id::{EndpointId, Ticket};
 use crate::queue_depth::Full;
@@ -128,7 +128,7 @@ impl Pool {
             let named = request.candidates.named();
             named.is_none_or(|ids| ids.contains(&endpoint.id))
                 && endpoint.tier(now).is_some()
-                && self.is_open(now, endpoint)
+                && self.is_open(now, endpoint, Rank::Top)
         };
         let mut endpoints = self.slots.iter().filter_map(|slot| slot.endpoint.as_ref());
         !self.held_back(now, request.priority) && endpoints.any(open)

@@ -5,22 +5,25 @@ use std::time::Duration;
 use super::Pool;
 use super::endpoint::{Endpoint, Tier};
 use crate::config::Detector;
+use crate::criticality::{Admission, Rank};
 use crate::request::Request;
 use crate::time::{Time, seconds};
 
+/// Seconds of work before a request of a lower class for which it is refused, if it may be.
+const SHED_AFTER: f64 = 1.0;
 /// Shortest and longest time that a refused request is told to stay away, in seconds.
 const RELIEF: (f64, f64) = (1.0, 60.0);
 
 impl Pool {
     /// How full the pool is, from 0 to 1: the mean over the endpoints that would be used now. At 1 none of them is
     /// open. `None`: there is no endpoint.
-    pub(super) fn saturation(&self, now: Time) -> Option<f64> {
+    pub(super) fn saturation(&self, now: Time, rank: Rank) -> Option<f64> {
         let mut best: Option<(Tier, f64, u32)> = None;
         for endpoint in self.slots.iter().filter_map(|slot| slot.endpoint.as_ref()) {
             let Some(tier) = endpoint.tier(now) else {
                 continue;
             };
-            let fullness = self.fullness(now, endpoint);
+            let fullness = self.fullness(now, endpoint, rank);
             best = match best {
                 Some((other, sum, count)) if other == tier => {
                     Some((tier, sum + fullness, count + 1))
@@ -36,17 +39,25 @@ impl Pool {
     /// itself.
     pub(super) fn pool_open(&self, now: Time) -> Option<bool> {
         let whole = self.config.detector != Detector::Endpoints;
-        whole.then(|| self.saturation(now).is_some_and(|it| it < 1.0))
+        whole.then(|| self.saturation(now, Rank::Top).is_some_and(|it| it < 1.0))
     }
 
-    /// Whether an endpoint takes work now.
-    pub(super) fn is_open(&self, now: Time, endpoint: &Endpoint) -> bool {
+    /// Where a class stands.
+    pub(super) fn rank(&self, now: Time, priority: i32) -> Rank {
+        match self.config.flow.admission {
+            Admission::Queue => self.highest.rank(now, priority),
+            Admission::Immediate => Rank::Top,
+        }
+    }
+
+    /// Whether an endpoint takes work of this rank now.
+    pub(super) fn is_open(&self, now: Time, endpoint: &Endpoint, rank: Rank) -> bool {
         self.pool_open(now)
-            .unwrap_or_else(|| endpoint.open(now, &self.config))
+            .unwrap_or_else(|| endpoint.open(now, &self.config, rank))
     }
 
     /// How full an endpoint is. An engine that tells nothing is judged by what we sent it.
-    fn fullness(&self, now: Time, endpoint: &Endpoint) -> f64 {
+    fn fullness(&self, now: Time, endpoint: &Endpoint, rank: Rank) -> f64 {
         match self.config.detector {
             Detector::Utilization {
                 queue,
@@ -61,7 +72,7 @@ impl Pool {
                 let in_flight = part(f64::from(endpoint.depth.in_flight), requests);
                 in_flight.max(part(endpoint.depth.pending_tokens as f64, tokens))
             }
-            _ => endpoint.fullness(now, &self.config).min(1.0),
+            _ => endpoint.fullness(now, &self.config, rank).min(1.0),
         }
     }
 
@@ -75,7 +86,18 @@ impl Pool {
     /// Whether the ceiling of a band keeps its requests back now.
     pub(super) fn held_back(&self, now: Time, priority: i32) -> bool {
         let ceiling = self.config.flow.rules(priority).ceiling;
-        ceiling < 1.0 && self.saturation(now).is_some_and(|it| it >= ceiling)
+        ceiling < 1.0
+            && self
+                .saturation(now, self.rank(now, priority))
+                .is_some_and(|it| it >= ceiling)
+    }
+
+    /// Whether a request that may be refused is, now that nothing is open to it. While a higher class is around little
+    /// is open to it even where little is done, so then it is refused for what stands before it.
+    pub(super) fn sheds(&self, now: Time, request: &Request) -> bool {
+        self.rank(now, request.priority) == Rank::Top
+            || self.saturation(now, Rank::Top).is_none_or(|it| it >= 1.0)
+            || self.before(now, request) > SHED_AFTER
     }
 
     /// How long a newcomer would have to wait: until an endpoint opens, and until what is before it is worked off, as
@@ -112,10 +134,10 @@ impl Pool {
 
     /// Its prefills must come under the gate, and as many of its requests as are too many must end.
     fn endpoint_opens_in(&self, now: Time, endpoint: &Endpoint) -> f64 {
-        if endpoint.open(now, &self.config) {
+        if endpoint.open(now, &self.config, Rank::Top) {
             return 0.0;
         }
-        let facts = endpoint.facts(now, &self.config, 0, self.learned.mean_prefill());
+        let facts = endpoint.facts(now, &self.config, Rank::Top, 0, self.learned.mean_prefill());
         let gate = f64::from(self.config.prefill_gate_tokens);
         let over = (1.0 - gate / facts.pending_tokens.max(1.0)).max(0.0);
         let prefill = over * facts.pending_seconds + facts.others_seconds;

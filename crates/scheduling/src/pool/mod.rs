@@ -26,7 +26,7 @@ use rustc_hash::FxHashMap;
 
 use crate::config::Config;
 use crate::cost::Learned;
-use crate::criticality::{Drain, Queue, Turns, Waiting};
+use crate::criticality::{Drain, Highest, Queue, Rank, Turns, Waiting};
 use crate::decision::Decision;
 use crate::event::Event;
 use crate::id::{EndpointId, Ticket};
@@ -34,7 +34,7 @@ use crate::policy::profile::Labels;
 use crate::policy::{self, Policy};
 use crate::prefix::{Hits, Index};
 use crate::profile::EndpointProfile;
-use crate::request::Request;
+use crate::request::{Request, RequestKind};
 use crate::time::Time;
 
 use charge::Flight;
@@ -60,6 +60,7 @@ pub struct Pool {
     fresh: VecDeque<Waiting>,
     queue: Queue,
     turns: Turns,
+    highest: Highest,
     drain: Drain,
     /// There was no endpoint at the last look.
     empty: bool,
@@ -109,6 +110,7 @@ impl Pool {
             fresh: VecDeque::new(),
             queue: Queue::default(),
             turns: Turns::default(),
+            highest: Highest::default(),
             drain: Drain::default(),
             empty: false,
             victims: Victims::default(),
@@ -167,6 +169,9 @@ impl Pool {
         let now = self.clock.at(now);
         request.deadline = request.deadline.map(|at| self.clock.inward(at));
         request.due = request.due.map(|at| self.clock.inward(at));
+        if request.kind == RequestKind::Inference {
+            self.highest.arrives(now, request.priority);
+        }
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
         self.fresh
@@ -236,11 +241,13 @@ impl Pool {
         Stats {
             endpoints: self.ids().count(),
             ready: self.ready(self.clock.now()),
-            saturated: self.saturation(self.clock.now()).is_none_or(|it| it >= 1.0),
+            saturated: self
+                .saturation(self.clock.now(), Rank::Top)
+                .is_none_or(|it| it >= 1.0),
             queued: self.queue.len() + self.fresh.len(),
             queued_by_priority: self.queue.by_priority(),
             queued_bytes: self.queue.bytes_by_priority(),
-            saturation: self.saturation(self.clock.now()).unwrap_or(1.0),
+            saturation: self.saturation(self.clock.now(), Rank::Top).unwrap_or(1.0),
             judged: self.judged,
             in_flight: self.flights.len(),
             siblings: self.siblings.len(),
@@ -275,7 +282,7 @@ impl Pool {
             kv_usage: used as f64 / capacity as f64,
             health: it.monitor.health(),
             draining: it.is_draining(now),
-            open: self.is_open(now, it),
+            open: self.is_open(now, it, Rank::Top),
             adapters: it.adapters.resident(),
             cached_blocks: self.index.cached_blocks(id.index()),
             scrape_age: it.last_scrape.map(|at| now - at),

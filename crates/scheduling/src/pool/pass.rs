@@ -15,10 +15,10 @@ use std::sync::Arc;
 use super::Pool;
 use super::charge::Flight;
 use super::decide::{Choice, Hold, Verdict};
-use crate::criticality::{Admission, Lineup, Waiting, sheddable};
+use crate::criticality::{Admission, Lineup, Rank, Waiting, sheddable};
 use crate::decision::{Decision, RejectReason};
 use crate::id::Ticket;
-use crate::request::Candidates;
+use crate::request::{Candidates, Request};
 use crate::time::{Time, seconds};
 
 /// Of the longest waiting, how many are tried when it is their turn.
@@ -40,7 +40,12 @@ impl Pool {
             self.reject_waiting(now, ticket, RejectReason::QueueFull);
         }
         self.evict(now);
-        let saturated = !self.queue.is_empty() && self.saturation(now).is_some_and(|it| it >= 1.0);
+        let rank = self
+            .queue
+            .least()
+            .map_or(Rank::Top, |(priority, _)| self.rank(now, priority));
+        let saturated =
+            !self.queue.is_empty() && self.saturation(now, rank).is_some_and(|it| it >= 1.0);
         self.drain.saturated(now, saturated);
         self.dirty = false;
         self.wake = self.next_wake(now);
@@ -121,7 +126,7 @@ impl Pool {
         self.scratch.shadow.clear();
         let mut lineup = Lineup::default();
         let (mut looked, mut aged_tried) = (0, false);
-        let mut saturation = self.saturation(now);
+        let mut saturation = self.saturation(now, Rank::Top);
         while looked < self.config.flow.window && !self.queue.is_empty() {
             if saturation.is_some_and(|it| it >= 1.0) {
                 break;
@@ -129,7 +134,7 @@ impl Pool {
             if !aged_tried && self.turns.aged_is_due() {
                 aged_tried = !self.dispatch_aged(now);
                 if !aged_tried {
-                    saturation = self.saturation(now);
+                    saturation = self.saturation(now, Rank::Top);
                     continue;
                 }
             }
@@ -137,11 +142,11 @@ impl Pool {
                 break;
             };
             // Who is held back holds back those below: its place must not go to them.
-            if self.held_back_at(ticket, saturation) {
+            if self.held_back_at(now, ticket, saturation) {
                 break;
             }
             if self.judge_waiting(now, ticket, false) {
-                saturation = self.saturation(now);
+                saturation = self.saturation(now, Rank::Top);
             } else {
                 looked += 1;
             }
@@ -149,11 +154,20 @@ impl Pool {
         self.shed(now, saturation);
     }
 
-    fn held_back_at(&self, ticket: Ticket, saturation: Option<f64>) -> bool {
-        let Some((waiting, saturation)) = self.queue.get(ticket).zip(saturation) else {
+    fn held_back_at(&self, now: Time, ticket: Ticket, top: Option<f64>) -> bool {
+        let Some(waiting) = self.queue.get(ticket) else {
             return false;
         };
-        saturation >= self.config.flow.rules(waiting.request.priority).ceiling
+        self.ceiling_is_reached(now, waiting.request.priority, top)
+    }
+
+    /// Whether a class is held back; `top` is the saturation for the highest one.
+    fn ceiling_is_reached(&self, now: Time, priority: i32, top: Option<f64>) -> bool {
+        let saturation = match self.rank(now, priority) {
+            Rank::Top => top,
+            Rank::Lower => self.saturation(now, Rank::Lower),
+        };
+        saturation.is_some_and(|it| it >= self.config.flow.rules(priority).ceiling)
     }
 
     /// The longest waiting go first, if they wait for too long.
@@ -269,11 +283,14 @@ impl Pool {
     }
 
     /// Those that may be refused are, where their band is held back.
-    fn shed(&mut self, now: Time, saturation: Option<f64>) {
-        let Some(saturation) = saturation else { return };
+    fn shed(&mut self, now: Time, top: Option<f64>) {
         while let Some((priority, ticket)) = self.queue.least() {
-            let held_back = saturation >= self.config.flow.rules(priority).ceiling;
-            if !sheddable(priority) || !held_back {
+            let sheds = |request: &Request| {
+                sheddable(priority)
+                    && self.ceiling_is_reached(now, priority, top)
+                    && (self.held_back(now, priority) || self.sheds(now, request))
+            };
+            if !self.queue.get(ticket).is_some_and(|it| sheds(&it.request)) {
                 return;
             }
             self.reject_waiting(now, ticket, RejectReason::SheddableSaturated);

@@ -14,6 +14,7 @@ mod tests;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::criticality::Rank;
 use crate::event::Load;
 use crate::time::Time;
 
@@ -75,10 +76,14 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(config: &Config, max_seqs: u32) -> Self {
+    pub(crate) fn new(config: &Config, max_seqs: u32, rank: Rank) -> Self {
+        let tokens = match rank {
+            Rank::Top => config.prefill_gate_tokens,
+            Rank::Lower => config.lower_gate_tokens.min(config.prefill_gate_tokens),
+        };
         Self {
             waiting: config.max_waiting_per_endpoint,
-            pending_tokens: u64::from(config.prefill_gate_tokens),
+            pending_tokens: u64::from(tokens),
             sequences: max_seqs.max(1),
             scrape_ttl: config.scrape_ttl,
         }

@@ -7,7 +7,7 @@ fn at(millis: u64) -> Time {
 }
 
 fn gate() -> Gate {
-    Gate::new(&Config::default(), 8)
+    Gate::new(&Config::default(), 8, Rank::Top)
 }
 
 fn load(waiting: u32, running: u32) -> Load {
