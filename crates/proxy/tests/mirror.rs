@@ -59,6 +59,15 @@ async fn gateway(kind: PoolKind, server: &Server, mirror: PoolKind, to: &Server)
     Gateway::serve(common::options(), plan).await
 }
 
+/// Whether the metrics have this line.
+fn counted(gateway: &Gateway, line: &str) -> bool {
+    gateway
+        .metrics
+        .encode_text()
+        .lines()
+        .any(|found| found == line)
+}
+
 async fn answering() -> Server {
     Server::fixed(200, "application/json", "{}").await
 }
@@ -201,6 +210,9 @@ async fn a_slow_mirror_does_not_slow_a_stream_and_loses_it() {
     assert_eq!(server.last().body.len(), LENGTH);
     let seen = learned.recv().await.expect("a broken copy");
     assert!(seen < LENGTH, "{seen}");
+    let lost =
+        r#"pointsman_mirrored_requests_total{pool="default/shadow-0",outcome="no_answer"} 1"#;
+    eventually("a count", || counted(&gateway, lost)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -226,6 +238,8 @@ async fn a_stream_is_copied_whole_to_a_mirror_that_keeps_up() {
     assert!(answer.starts_with(b"HTTP/1.1 200"));
     eventually("a copy", || mirror.count() == 1).await;
     assert_eq!(mirror.last().body, whole);
+    let line = r#"pointsman_mirrored_requests_total{pool="default/shadow-0",outcome="answered"} 1"#;
+    eventually("a count", || counted(&gateway, line)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -66,6 +66,7 @@ pub struct Metrics {
     decisions: Vec<Decisions>,
     shed: Counters,
     scrape_failures: Counters,
+    mirrored: Counters,
     rewrites: Vec<Counters>,
     reload_failures: Counter,
     reload_ok: FloatGauge,
@@ -179,6 +180,11 @@ impl Metrics {
                 "pointsman_scrape_failures",
                 "Metric pages that could not be read",
             ),
+            mirrored: f::counters(
+                r,
+                "pointsman_mirrored_requests",
+                "Copies of requests for a mirror, by what came of them",
+            ),
             rewrites: prefixes
                 .iter()
                 .map(|prefix| {
@@ -273,6 +279,12 @@ impl Metrics {
     /// A picker outside asked for header changes that were not made.
     pub fn picker_ignored(&self, pool: &str, count: u64) {
         self.pickers.ignored(pool, count, &self.owners);
+    }
+
+    /// A copy of a request for the mirror `pool` came to its end.
+    pub fn mirrored(&self, pool: &str, outcome: &'static str) {
+        let labels = vec![("pool", pool.into()), ("outcome", outcome.into())];
+        self.count_for(&self.mirrored, pool, "", labels);
     }
 
     /// A server's metric page could not be fetched or read.

@@ -147,10 +147,8 @@ fn start(exchange: &Exchange, shadow: Shadow, body: RequestBody, work: Option<Un
         if let Some(reader) = reader {
             reader.close();
         }
-        tracing::debug!(
-            request_id = text(Some(&exchange.request_id)),
-            "too much is being mirrored: no copy is made"
-        );
+        let pool = shadow.pool.spec().key.to_string();
+        worker.metrics.mirrored(&pool, "no_room");
         return;
     };
     let mut outgoing = Outgoing::new(shadow.head, body);
@@ -166,14 +164,16 @@ fn start(exchange: &Exchange, shadow: Shadow, body: RequestBody, work: Option<Un
     };
     // Not among what a drain waits for: nobody needs its answer.
     tokio::task::spawn_local(async move {
-        let id = copy.request_id.clone();
-        if let Err(problem) = send(&worker, copy).await {
-            tracing::debug!(request_id = text(Some(&id)), problem, "a mirror failed");
-        }
+        let (id, pool) = (copy.request_id.clone(), copy.pool.clone());
+        let outcome = send(&worker, copy).await.err().unwrap_or("answered");
+        worker
+            .metrics
+            .mirrored(&pool.spec().key.to_string(), outcome);
+        tracing::debug!(request_id = text(Some(&id)), outcome, "a copy has ended");
     });
 }
 
-/// Sends a copy and reads its answer.
+/// Sends a copy and reads its answer; the error is the word for what went wrong.
 async fn send(worker: &Rc<Worker>, copy: Copy) -> Result<(), &'static str> {
     let id = text(Some(&copy.request_id));
     let asked = match &copy.work {
@@ -207,7 +207,7 @@ async fn send(worker: &Rc<Worker>, copy: Copy) -> Result<(), &'static str> {
             Err(error) => {
                 lease.failed(failure(&error));
                 lease.finish(None, false);
-                return Err("no answer");
+                return Err("no_answer");
             }
         };
         // A whole body is no longer needed here; one that streams may still be on its way.
@@ -219,11 +219,7 @@ async fn send(worker: &Rc<Worker>, copy: Copy) -> Result<(), &'static str> {
             upstreams.give_back(endpoint.uid(), link);
         }
         lease.finish(None, sound && whole);
-        if whole {
-            Ok(())
-        } else {
-            Err("the answer broke off")
-        }
+        if whole { Ok(()) } else { Err("broken_off") }
     };
     tokio::select! {
         biased;
