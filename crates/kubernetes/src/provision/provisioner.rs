@@ -115,7 +115,7 @@ impl Provisioner {
     /// Resolves when something that was provisioned has changed. May be dropped and called again.
     pub async fn changed(&mut self) {
         if self.present.revision.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -311,109 +311,66 @@ addressType: IPv4
 endpoints: [{addresses: [10.1.0.1], conditions: {ready: READY}}]
 ";
 
+/// A Service of a load balancer.
+fn balancer(ingress: Value) -> Option<Value> {
+    let spec = json!({"type": "LoadBalancer", "clusterIP": "10.96.0.1"});
+    Some(json!({"spec": spec, "status": {"loadBalancer": {"ingress": ingress}}}))
+}
+
+fn at(ip: &str) -> Option<Value> {
+    balancer(json!([{"ip": ip}]))
+}
+
+/// A Service inside the cluster.
+fn inside() -> Option<Value> {
+    let ips = ["10.96.0.1", "fd00::1"];
+    Some(json!({"spec": {"type": "ClusterIP", "clusterIP": ips[0], "clusterIPs": ips}}))
+}
+
+/// What is said of a Gateway: its addresses, and why it is not programmed.
+fn said(spec: &str, service: Option<Value>, ready: bool) -> String {
+    let ready = READY.replace("READY", &ready.to_string());
+    let objects = objects(&(gateway(&format!("{spec}{LISTENERS}")) + &ready));
+    let gateway: &Gateway = objects.gateway("apps", "web").expect("the Gateway");
+    let said = served(gateway, service.as_ref(), &objects);
+    let all = said.addresses.iter().map(ToString::to_string);
+    let mut all: Vec<_> = all.chain(said.hostnames).collect();
+    all.extend(said.problem.map(|(reason, _)| reason.to_owned()));
+    all.join(" ")
+}
+
 #[test]
 fn a_gateway_is_programmed_when_it_can_be_reached() {
-    let balancer = |ingress: Value| json!({"spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1"}, "status": {"loadBalancer": {"ingress": ingress}}});
-    let at = |ip: &str| balancer(json!([{"ip": ip}]));
-    let inside = json!({"spec": {"type": "ClusterIP", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00::1"]}});
-    let asked = "addresses: [{value: 10.0.0.7}]";
-    let cases: Vec<(&str, &str, Option<Value>, bool, &str, Option<&str>)> = vec![
-        ("no Service", "", None, true, "", Some("AddressNotAssigned")),
+    for (service, ready, expected) in [
+        (None, true, "AddressNotAssigned"),
+        (balancer(json!([])), true, "AddressNotAssigned"),
+        (at("10.0.0.1"), true, "10.0.0.1"),
+        (at("10.0.0.1"), false, "10.0.0.1 Pending"),
         (
-            "no address",
-            "",
-            Some(balancer(json!([]))),
-            true,
-            "",
-            Some("AddressNotAssigned"),
-        ),
-        ("ready", "", Some(at("10.0.0.1")), true, "10.0.0.1", None),
-        (
-            "not ready",
-            "",
-            Some(at("10.0.0.1")),
-            false,
-            "10.0.0.1",
-            Some("Pending"),
-        ),
-        (
-            "a name",
-            "",
-            Some(balancer(json!([{"hostname": "lb.example"}]))),
+            balancer(json!([{"hostname": "lb.example"}])),
             true,
             "lb.example",
-            None,
         ),
-        (
-            "inside",
-            "",
-            Some(inside.clone()),
-            true,
-            "10.96.0.1 fd00::1",
-            None,
-        ),
-        (
-            "given what was asked",
-            asked,
-            Some(at("10.0.0.7")),
-            true,
-            "10.0.0.7",
-            None,
-        ),
-        (
-            "given another",
-            asked,
-            Some(at("10.0.0.1")),
-            true,
-            "10.0.0.1",
-            Some("AddressNotUsable"),
-        ),
-        (
-            "given none",
-            asked,
-            Some(balancer(json!([]))),
-            true,
-            "",
-            Some("AddressNotUsable"),
-        ),
-        (
-            "asked for inside",
-            asked,
-            Some(inside),
-            true,
-            "10.96.0.1 fd00::1",
-            Some("AddressNotUsable"),
-        ),
-        (
-            "any address",
-            "addresses: [{type: IPAddress}]",
-            Some(at("10.0.0.1")),
-            true,
-            "10.0.0.1",
-            None,
-        ),
-        (
-            "a name asked for",
-            "addresses: [{type: Hostname, value: a.b}]",
-            Some(at("10.0.0.1")),
-            true,
-            "10.0.0.1",
-            Some("AddressNotUsable"),
-        ),
-    ];
-    for (what, spec, service, ready, addresses, reason) in cases {
-        let spec = if spec.is_empty() {
-            LISTENERS.to_owned()
-        } else {
-            format!("{spec}, {LISTENERS}")
-        };
-        let objects = objects(&(gateway(&spec) + &READY.replace("READY", &ready.to_string())));
-        let gateway: &Gateway = objects.gateway("apps", "web").expect("the Gateway");
-        let said = served(gateway, service.as_ref(), &objects);
-        let all = said.addresses.iter().map(ToString::to_string);
-        let all: Vec<_> = all.chain(said.hostnames.iter().cloned()).collect();
-        assert_eq!(all.join(" "), addresses, "{what}");
-        assert_eq!(said.problem.map(|(reason, _)| reason), reason, "{what}");
+        (inside(), true, "10.96.0.1 fd00::1"),
+    ] {
+        assert_eq!(said("", service.clone(), ready), expected, "{service:?}");
+    }
+}
+
+#[test]
+fn an_address_that_was_asked_for_must_be_had() {
+    let asked = "addresses: [{value: 10.0.0.7}], ";
+    let any = "addresses: [{type: IPAddress}], ";
+    let name = "addresses: [{type: Hostname, value: a.b}], ";
+    for (spec, service, expected) in [
+        (asked, at("10.0.0.7"), "10.0.0.7"),
+        (asked, at("10.0.0.1"), "10.0.0.1 AddressNotUsable"),
+        (asked, balancer(json!([])), "AddressNotUsable"),
+        (asked, inside(), "10.96.0.1 fd00::1 AddressNotUsable"),
+        (any, at("10.0.0.1"), "10.0.0.1"),
+        (name, at("10.0.0.1"), "10.0.0.1 AddressNotUsable"),
+    ] {
+        assert_eq!(said(spec, service.clone(), true), expected, "{spec}");
     }
 }
 

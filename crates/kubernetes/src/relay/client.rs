@@ -128,7 +128,7 @@ impl Relayed {
     pub async fn changed(&mut self) {
         // The sender lives in `shared`.
         if self.revision.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
