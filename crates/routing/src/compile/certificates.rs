@@ -42,7 +42,7 @@ pub(super) fn resolve(
         |what: &str| Problem::new("InvalidCertificateRef", format!("Secret {source} {what}"));
     let secret = objects
         .secret(target, &reference.name)
-        .ok_or_else(|| invalid("does not exist"))?;
+        .ok_or_else(|| invalid("does not exist, or may not be read"))?;
     let part = |name: &str| secret.data.get(name).map(api::SecretBytes::expose);
     let chain = part("tls.crt").filter(|pem| has_pem(pem, |label| label == "CERTIFICATE"));
     let key = part("tls.key").filter(|pem| has_pem(pem, |label| label.ends_with("PRIVATE KEY")));
