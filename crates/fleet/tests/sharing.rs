@@ -1,5 +1,7 @@
 //! Replicas that tell each other what they sent to servers.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::net::SocketAddr;
@@ -56,7 +58,7 @@ impl Replica {
     }
 
     /// Begins to tell the others.
-    async fn tell(&mut self, others: &[&Replica], sharing: SharingOptions) {
+    async fn tell(&mut self, others: &[&Self], sharing: SharingOptions) {
         let siblings = others
             .iter()
             .map(|it| it.address().to_string().parse().unwrap());

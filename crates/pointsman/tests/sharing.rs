@@ -18,7 +18,7 @@ fn ask(gateway: &Pointsman, number: usize) -> (String, u64) {
     let reply = post(gateway.data, CHAT, &prompt(number));
     assert_eq!(reply.status, 200, "{}", reply.text());
     let line = gateway.access(reply.header("x-request-id"));
-    let endpoint = line["endpoint"].as_str().unwrap().to_owned();
+    let endpoint = line["endpoint"].as_str().expect("a server").to_owned();
     (endpoint, line["hit_tokens_predicted"].as_u64().unwrap_or(0))
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::Incoming;
@@ -150,7 +150,7 @@ impl Hearer {
     ) -> Response<Channel<Bytes>> {
         let (ends, body) = Channel::new(1);
         let mut response = Response::new(body);
-        let head = |name: &str| request.headers().get(name).map(|it| it.as_bytes());
+        let head = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
         let mine = format!("{:016x}", self.ways.instance);
         let status = if request.method() != Method::POST || request.uri().path() != PATH {
             self.refuse("it speaks another version");

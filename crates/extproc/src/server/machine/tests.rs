@@ -369,8 +369,8 @@ fn a_request_that_must_end_is_answered_while_it_can_be() {
     let begun = |mode, more: &[ProcessingRequest]| {
         [&[with_modes(duplex, mode, true), answer_head(false)], more].concat()
     };
-    let piece = answer_body(b"data", false);
-    let end = answer_body(b"", true);
+    let piece = [answer_body(b"data", false)];
+    let end = [answer_body(b"", true)];
     for (messages, event, said, over) in [
         (
             vec![with_modes(duplex, duplex, true)],
@@ -380,14 +380,14 @@ fn a_request_that_must_end_is_answered_while_it_can_be() {
         ),
         (begun(duplex, &[]), event.clone(), Some("BODY:bye."), false),
         (
-            begun(duplex, &[piece.clone()]),
+            begun(duplex, &piece),
             event.clone(),
             Some("BODY:bye."),
             false,
         ),
-        (begun(duplex, &[piece.clone()]), None, None, true),
-        (begun(duplex, &[end]), event.clone(), None, true),
-        (begun(streamed, &[piece.clone()]), event, None, true),
+        (begun(duplex, &piece), None, None, true),
+        (begun(duplex, &end), event.clone(), None, true),
+        (begun(streamed, &piece), event, None, true),
     ] {
         let mut machine = Machine::new(LIMIT);
         let _ = run(&mut machine, messages, picked);
@@ -398,7 +398,7 @@ fn a_request_that_must_end_is_answered_while_it_can_be() {
         assert_eq!(machine.is_over(), over);
         // What the server still says reaches nobody.
         if !over {
-            assert_eq!(run(&mut machine, [piece.clone()], picked), "");
+            assert_eq!(run(&mut machine, piece.clone(), picked), "");
         }
     }
 }
