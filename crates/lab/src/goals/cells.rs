@@ -1,7 +1,7 @@
 //! What is run for the goals: policies, places, seeds, circumstances.
 
 use super::desk::{Condition, Place};
-use crate::compare::{Catalog, Plan};
+use crate::compare::Plan;
 
 /// The product with its default policy.
 pub(super) const OURS: &str = "pointsman";
@@ -94,37 +94,72 @@ impl Scope {
         Condition { name, plan }
     }
 
-    /// Where nobody may be worse than the best published policy: the catalogue's own loads.
-    pub(super) fn matrix(&self, catalog: &dyn Catalog) -> Vec<Place> {
-        let names: &[&str] = if self.small {
-            &["zipf", "b2b"]
-        } else {
-            &[
-                "toolagent-like",
-                "b2b",
-                "b2b-private",
-                "zipf",
-                "agentic",
-                "chat",
-                "reasoning",
-                "rag",
-                "azure-code-like",
-                "burst",
-                "sharegpt",
-                "lora",
-            ]
-        };
-        let mut places = Vec::new();
-        for name in std::iter::once(&self.mooncake()).chain(names) {
-            let Ok(setting) = catalog.setting(name, None) else {
+    /// Where nobody may be worse than the best published policy: loads up to .95 of what the bound can carry.
+    pub(super) fn matrix(&self) -> Vec<Place> {
+        let mut places = vec![Place::new(self.mooncake(), MOONCAKE_LOAD, "x2.4")];
+        let scarce: &[f64] = if self.small { &[1.0] } else { &SCARCE_LOADS };
+        let scarce = scarce
+            .iter()
+            .map(|load| Place::new("agentic", *load, &format!("{load}")));
+        places.extend(scarce);
+        if !self.small {
+            // Its capacity is far above what any fleet of this size is asked for.
+            places.push(Place::new("lora", 200.0, "200 requests/s"));
+        }
+        for (workload, capacity, standing) in CAPACITIES {
+            let elsewhere =
+                [MOONCAKE, LOOK_ALIKE].contains(&workload) && workload != self.mooncake();
+            if elsewhere || (self.small && !["zipf", "b2b"].contains(&workload)) {
                 continue;
+            }
+            let shares = match standing {
+                _ if self.small => &SHARES[..1],
+                Standing::All => &SHARES[..],
+                Standing::Edge => &SHARES[1..],
             };
-            let most = if self.small { 1 } else { 2 };
-            let skip = setting.loads.len().saturating_sub(most);
-            for load in setting.loads.into_iter().skip(skip) {
-                places.push(Place::new(name, load, &format!("{load}")));
+            for share in shares {
+                let load = share * capacity;
+                places.push(Place::new(workload, load, &format!("{share} of capacity")));
             }
         }
         places
     }
 }
+
+/// The multiple of Mooncake's trace that G1 speaks of.
+pub(super) const MOONCAKE_LOAD: f64 = 2.4;
+
+/// Sessions a second of the agents at which KV space is scarce, for G2.
+pub(super) const SCARCE_LOADS: [f64; 2] = [0.8, 1.0];
+
+/// Shares of the bound's capacity at which the matrix stands.
+const SHARES: [f64; 2] = [0.75, 0.95];
+
+/// Which of [`SHARES`] are asked for.
+#[derive(Debug, Clone, Copy)]
+enum Standing {
+    All,
+    /// The last only: lower loads are in the matrix by themselves.
+    Edge,
+}
+
+const MOONCAKE: &str = "mooncake";
+const LOOK_ALIKE: &str = "mooncake-like";
+
+/// What the bound can carry of each workload of the matrix, in its own unit: `lab bound WORKLOAD --capacity --seeds 1`,
+/// kept here because finding it takes longer than the runs. It only decides where cells stand.
+const CAPACITIES: [(&str, f64, Standing); 13] = [
+    (MOONCAKE, 3.08, Standing::Edge),
+    (LOOK_ALIKE, 3.11, Standing::Edge),
+    ("toolagent-like", 4.32, Standing::All),
+    ("b2b", 12.1, Standing::All),
+    ("b2b-private", 8.76, Standing::All),
+    ("zipf", 79.1, Standing::All),
+    ("agentic", 1.46, Standing::Edge),
+    ("chat", 8.04, Standing::All),
+    ("reasoning", 10.9, Standing::All),
+    ("rag", 8.56, Standing::All),
+    ("azure-code-like", 8.18, Standing::All),
+    ("burst", 51.0, Standing::All),
+    ("sharegpt", 427.0, Standing::All),
+];

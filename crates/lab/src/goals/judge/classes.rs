@@ -175,30 +175,35 @@ fn tenants(desk: &mut Desk<'_>, scope: &Scope, usual: &Condition) -> Result<Verd
 
 /// Adapters: against GAIE as it ships and against GAIE with its adapter scorer.
 fn adapters(desk: &mut Desk<'_>, scope: &Scope, usual: &Condition) -> Result<Verdict, LabError> {
-    let places = [Place::new("lora", 200.0, "200 QPS")];
+    let places = [100.0, 200.0].map(|load| Place::new("lora", load, &format!("{load} QPS")));
     let rivals = [GAIE, "gaie-lora"];
     let all = [OURS, rivals[0], rivals[1]];
     desk.run("adapters", usual, &all, &places, &scope.seeds)?;
     let mut verdict = Verdict::new(
         "G7a",
-        "multi-LoRA mix: p90 TTFT / GAIE, the better of its default and its adapter scorer",
+        "multi-LoRA mix: p90 TTFT / GAIE, the better of its default and its adapter scorer, worst load",
         Limit::AtMost(0.80),
         Unit::Times,
     );
-    let of = |policy: &str| desk.values(usual, policy, &places[0], p90);
-    let better = desk.best(usual, &rivals, &places[0]).unwrap_or(GAIE);
-    verdict.measured = ratio(&of(OURS), &of(better));
-    verdict.published = desk
-        .best(usual, scope.field(), &places[0])
-        .and_then(|best| {
-            let value = ratio(&of(best), &of(better))?;
-            Some(published(best, value))
-        });
-    verdict.note = format!(
-        "p90 {:.3} s against {:.3} s of {better} and {:.3} s of {GAIE}",
-        desk.p90(usual, OURS, &places[0]),
-        desk.p90(usual, better, &places[0]),
-        desk.p90(usual, GAIE, &places[0])
-    );
+    let mut said = Vec::new();
+    for place in &places {
+        let of = |policy: &str| desk.values(usual, policy, place, p90);
+        let better = desk.best(usual, &rivals, place).unwrap_or(GAIE);
+        let Some(here) = ratio(&of(OURS), &of(better)) else {
+            continue;
+        };
+        let medians = [OURS, rivals[0], rivals[1]].map(|policy| desk.p90(usual, policy, place));
+        said.push(format!(
+            "{}: {:.3} s, {:.3} s of {}, {:.3} s of {}",
+            place.said, medians[0], medians[1], rivals[0], medians[2], rivals[1]
+        ));
+        if verdict.measured.is_none_or(|it| here.median > it.median) {
+            verdict.measured = Some(here);
+            verdict.published = desk
+                .best(usual, scope.field(), place)
+                .and_then(|best| Some(published(best, ratio(&of(best), &of(better))?)));
+        }
+    }
+    verdict.note = said.join("; ");
     Ok(verdict)
 }

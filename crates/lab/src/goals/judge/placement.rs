@@ -5,13 +5,10 @@ use std::collections::BTreeMap;
 use crate::LabError;
 use crate::bound;
 use crate::compare::Cell;
-use crate::goals::cells::{GAIE_LRU, OURS, Scope};
+use crate::goals::cells::{GAIE_LRU, MOONCAKE_LOAD, OURS, SCARCE_LOADS, Scope};
 use crate::goals::desk::{BOUND, Condition, Desk, Place, p90, ratio};
 use crate::goals::verdict::{Limit, Published, Unit, Verdict};
 use crate::stats::{Interval, Summary};
-
-/// The multiple of Mooncake's trace that G1 speaks of.
-const MOONCAKE_LOAD: f64 = 2.4;
 
 fn mooncake(scope: &Scope) -> Place {
     Place::new(scope.mooncake(), MOONCAKE_LOAD, "x2.4")
@@ -151,18 +148,12 @@ pub(super) fn scarce(
     scope: &Scope,
     usual: &Condition,
 ) -> Result<Vec<Verdict>, LabError> {
-    let loads = desk.catalog().setting("agentic", None)?.loads;
-    let places: Vec<Place> = loads
+    let skip = usize::from(scope.small);
+    let places: Vec<Place> = SCARCE_LOADS
         .iter()
-        .rev()
-        .take(if scope.small { 1 } else { 2 })
+        .skip(skip)
         .map(|load| Place::new("agentic", *load, &format!("{load}")))
         .collect();
-    if scope.small {
-        let mut all = vec![OURS, BOUND];
-        all.extend(scope.field());
-        desk.run("scarce KV", usual, &all, &places, &scope.seeds)?;
-    }
     let mut best = Verdict::new(
         "G2a",
         "agentic, scarce KV: p90 TTFT / the best published",
@@ -328,7 +319,7 @@ pub(super) fn no_regret(
 }
 
 /// The one published policy with the least geometric mean over the matrix, by the best of each cell. Policies that left
-/// the race somewhere have two seeds there, which is why only those seeds count here.
+/// the race somewhere have one seed there, which is why only that seed counts here.
 fn steadiest(
     desk: &Desk<'_>,
     scope: &Scope,
@@ -338,7 +329,7 @@ fn steadiest(
     let means = scope.field().iter().filter_map(|policy| {
         let mean = geometric(matrix, |place| {
             let best = desk.best(usual, scope.field(), place)?;
-            let first = scope.seeds.iter().take(2);
+            let first = scope.seeds.iter().take(1);
             let pairs = paired(desk, usual, place, policy, best)?;
             Some(
                 first
