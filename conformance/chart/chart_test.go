@@ -41,7 +41,7 @@ controller:
   affinity: {nodeAffinity: {}}
   topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule}]
   serviceAccount: {annotations: {a: b}}
-dataPlanes: {parameters: {replicas: 3, service: {type: NodePort, annotations: {a: b}}, resources: {requests: {cpu: 1}}, args: [--explain]}}
+dataPlanes: {parameters: {replicas: 3, service: {type: NodePort, annotations: {a: b}}, resources: {requests: {cpu: 1}}, args: [--explain], sharing: false, imagePullSecrets: [pull]}}
 gatewayClass: {name: inference, annotations: {a: b}}
 certificates: {allNamespaces: true}
 networkPolicies: {gatewayNamespaces: [edge], apiServer: [{ipBlock: {cidr: 10.0.0.1/32}}], dataPlaneEgress: [{to: [{ipBlock: {cidr: 192.0.2.0/24}}]}]}
@@ -140,6 +140,8 @@ func TestBadValuesAreRefused(t *testing.T) {
 		{gateway, "admission: {actions: [Deny, Warn]}", "actions"},
 		{gateway, "admission: {objectivePriority: {min: low}}", "min"},
 		{gateway, "dataPlanes: {parameters: {replica: 3}}", "replica"},
+		{gateway, "dataPlanes: {parameters: {sharing: often}}", "sharing"},
+		{gateway, "dataPlanes: {parameters: {imagePullSecrets: [{name: pull}]}}", "imagePullSecrets"},
 		{gateway, "dataPlanes: {parameters: {service: {type: ExternalName}}}", "type"},
 		{gateway, "dataPlanes: {parameters: {podDisruptionBudget: {minAvailable: 1, maxUnavailable: 1}}}", "podDisruptionBudget"},
 		{gateway, "monitoring: {serviceMonitor: {interval: often}}", "interval"},
