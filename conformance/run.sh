@@ -10,6 +10,8 @@
 #   gatewayapi-pods, extended-pods, inference-pods
 #                the same through `pointsman controller`: it provisions data planes as Pods, each Gateway behind a Service
 #   controllers  two copies of the controller: one killed, the API server away; traffic and later changes go on
+#   weather      the API server away, restarted and forgetful; pools, grants and Secrets removed under load; copies killed;
+#                headers forged; filters, Services and several pools in one route
 #   crds         the custom resource definitions of config/crd
 #   install      deploy/install.yaml as it is applied: who may do what, what admission refuses, Pods under their own accounts
 #   guide        docs/guide-kubernetes.md, command by command
@@ -150,6 +152,12 @@ inference)
 	serve
 	sed "s/GATEWAY_CLASS/$class/" "$here/inference/base.yaml" | testworld kubectl apply -f - >/dev/null
 	bounded inference.test -test.v -test.timeout "${LIMIT}s" "$@"
+	;;
+weather)
+	testworld crds standard "$here/../config/crd" >/dev/null
+	serve
+	sed "s/GATEWAY_CLASS/$class/" "$here/inference/base.yaml" | testworld kubectl apply -f - >/dev/null
+	WEATHER_PROGRAM=$(realpath "$gateway") bounded inference.test -test.v -test.run Weather -test.timeout "${LIMIT}s" "$@"
 	;;
 inference-epp)
 	testworld crds standard "$here/../config/crd" >/dev/null
