@@ -50,10 +50,7 @@ impl Service {
     ///
     /// # Errors
     /// None: what is wrong is said in the call's own status.
-    pub fn process<B>(
-        &self,
-        request: Request<B>,
-    ) -> Result<Response<tonic::body::Body>, Infallible>
+    pub fn process<B>(&self, request: Request<B>) -> Result<Response<tonic::body::Body>, Infallible>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
