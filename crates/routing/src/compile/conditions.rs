@@ -1,6 +1,6 @@
 //! The words of the APIs: condition types, reasons, and what to say about Gateways, listeners and pools.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{Meta, ObjectKey, Resource};
 
@@ -191,9 +191,10 @@ pub(super) fn pools(
     usage: &BTreeMap<PoolKey, BTreeMap<Option<ParentKey>, Usage>>,
     out: &mut Outcome,
 ) {
+    let mut said = BTreeSet::new();
     for (key, parents) in usage {
         let Some(pool) = built.get(key) else { continue };
-        policies(pool, parents.keys(), out);
+        policies(pool, parents.keys(), &mut said, out);
         let Some(object) = &pool.object else { continue };
         for (parent, usage) in parents {
             let accepted = positive(
@@ -211,17 +212,16 @@ pub(super) fn pools(
     }
 }
 
-/// Conditions of the BackendTLSPolicies of a pool, for each Gateway that reaches it.
+/// Conditions of the BackendTLSPolicies of a pool, for each Gateway that reaches it and of which nothing is `said`.
 fn policies<'p>(
     pool: &BuiltPool,
     gateways: impl Iterator<Item = &'p Option<ParentKey>> + Clone,
+    said: &mut BTreeSet<(ObjectKey, Option<ParentKey>)>,
     out: &mut Outcome,
 ) {
     for policy in &pool.policies {
         for gateway in gateways.clone() {
-            let said =
-                |status: &ObjectStatus| status.object == policy.key && status.parent == *gateway;
-            if out.statuses.iter().any(said) {
+            if !said.insert((policy.key.clone(), gateway.clone())) {
                 continue;
             }
             let accepted = positive("Accepted", policy.refused.as_ref(), policy.generation);

@@ -4,40 +4,81 @@
 //! that its selector selects, one server for each target port. Files usually describe no Pods: there the slices whose
 //! labels match the selector are servers too. (In a cluster they are not: a slice has its Service's labels, which say
 //! nothing about Pods.) An address that stands in several places is one server, ready if one of them says so.
+//!
+//! Pods and slices are found by their labels, so that many pools in one namespace do not each look at all of its Pods.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::core::{EndpointPort, Protocol, SERVICE_NAME_LABEL};
-use api::{Endpoint, EndpointSlice, Objects, Pod, Service, ServicePort, TargetPort};
+use api::{Endpoint, EndpointSlice, Meta, Objects, Pod, Service, ServicePort, TargetPort};
+use rustc_hash::FxHashMap;
 
 use super::Mode;
 use crate::plan::{EndpointSpec, Host};
 use crate::urls::endpoint_name;
 
-/// All EndpointSlices and Pods, by namespace.
+/// All EndpointSlices and Pods.
 pub(super) struct Servers<'o> {
-    slices: BTreeMap<&'o str, Vec<&'o EndpointSlice>>,
-    pods: BTreeMap<&'o str, Vec<&'o Pod>>,
+    slices: ByLabel<'o, EndpointSlice>,
+    pods: ByLabel<'o, Pod>,
     mode: Mode,
+}
+
+/// Objects by namespace and by each of their labels.
+struct ByLabel<'o, T> {
+    having: FxHashMap<(&'o str, &'o str, &'o str), Vec<&'o T>>,
+    meta: fn(&T) -> &Meta,
+}
+
+impl<'o, T> ByLabel<'o, T> {
+    fn new(all: impl Iterator<Item = &'o Arc<T>>, meta: fn(&T) -> &Meta) -> Self {
+        let mut having: FxHashMap<_, Vec<&'o T>> = FxHashMap::default();
+        for object in all {
+            let Meta {
+                namespace, labels, ..
+            } = meta(object);
+            for (key, value) in labels {
+                let place = (namespace.as_str(), key.as_str(), value.as_str());
+                having.entry(place).or_default().push(object);
+            }
+        }
+        Self { having, meta }
+    }
+
+    /// Every object that may have all of these labels: those with the rarest of them. No label is nobody's.
+    fn candidates<'k>(
+        &'k self,
+        namespace: &'k str,
+        labels: impl Iterator<Item = (&'k str, &'k str)>,
+    ) -> &'k [&'o T] {
+        let having = |(key, value)| self.having.get(&(namespace, key, value));
+        let lists = labels.map(|label| having(label).map_or(&[][..], Vec::as_slice));
+        lists.min_by_key(|list| list.len()).unwrap_or_default()
+    }
+
+    /// The objects that a selector selects.
+    fn selected<'k>(
+        &'k self,
+        namespace: &'k str,
+        selector: &'k BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'o T> + 'k {
+        let labels = selector
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()));
+        let meta = self.meta;
+        let candidates = self.candidates(namespace, labels).iter().copied();
+        candidates.filter(move |one| api::selector::labels_match(selector, &meta(one).labels))
+    }
 }
 
 impl<'o> Servers<'o> {
     pub(super) fn new(objects: &'o Objects, mode: Mode) -> Self {
-        let mut slices: BTreeMap<_, Vec<&EndpointSlice>> = BTreeMap::new();
-        for slice in objects.endpoint_slices() {
-            slices
-                .entry(slice.meta.namespace.as_str())
-                .or_default()
-                .push(slice);
+        Self {
+            slices: ByLabel::new(objects.endpoint_slices(), |slice| &slice.meta),
+            pods: ByLabel::new(objects.pods(), |pod| &pod.meta),
+            mode,
         }
-        let mut pods: BTreeMap<_, Vec<&Pod>> = BTreeMap::new();
-        for pod in objects.pods() {
-            pods.entry(pod.meta.namespace.as_str())
-                .or_default()
-                .push(pod);
-        }
-        Self { slices, pods, mode }
     }
 
     /// Servers of a pool. An empty selector selects nothing: it must not pick up everything in the namespace.
@@ -51,20 +92,15 @@ impl<'o> Servers<'o> {
         if selector.is_empty() {
             return found;
         }
-        let selected = |labels| api::selector::labels_match(selector, labels);
-        for pod in self.pods.get(namespace).into_iter().flatten() {
-            if selected(&pod.meta.labels) {
-                found.add_pod(pod, target_ports);
-            }
+        for pod in self.pods.selected(namespace, selector) {
+            found.add_pod(pod, target_ports);
         }
         if self.mode == Mode::Cluster {
             return found;
         }
-        for slice in self.within(namespace) {
-            if selected(&slice.meta.labels) {
-                let own: Vec<_> = tcp(slice).filter_map(|port| port.port).collect();
-                found.add(slice, if own.is_empty() { target_ports } else { &own });
-            }
+        for slice in self.slices.selected(namespace, selector) {
+            let own: Vec<_> = tcp(slice).filter_map(|port| port.port).collect();
+            found.add(slice, if own.is_empty() { target_ports } else { &own });
         }
         found
     }
@@ -72,16 +108,14 @@ impl<'o> Servers<'o> {
     /// Servers of one port of a Service.
     pub(super) fn of_service(&self, service: &Service, port: &ServicePort) -> Found {
         let mut found = Found::default();
-        for slice in self.within(&service.meta.namespace) {
-            if slice.meta.labels.get(SERVICE_NAME_LABEL) == Some(&service.meta.name) {
-                found.add(slice, service_port(slice, service, port).as_slice());
-            }
+        let Meta {
+            namespace, name, ..
+        } = &service.meta;
+        let label = [(SERVICE_NAME_LABEL, name.as_str())].into_iter();
+        for slice in self.slices.candidates(namespace, label) {
+            found.add(slice, service_port(slice, service, port).as_slice());
         }
         found
-    }
-
-    fn within(&self, namespace: &str) -> impl Iterator<Item = &&'o EndpointSlice> {
-        self.slices.get(namespace).into_iter().flatten()
     }
 }
 
@@ -217,4 +251,37 @@ fn host(address: &str, slice: &EndpointSlice) -> Option<Host> {
         && !address.is_empty()
         && address.bytes().all(allowed);
     is_name.then(|| Host::Dns(address.trim_end_matches('.').to_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many pools of one namespace with five Pods each: how many Pods are looked at for all of them.
+    fn looked_at(pools: usize) -> usize {
+        let pod = |n: usize| {
+            let pool = n / 5;
+            format!(
+                "{{apiVersion: v1, kind: Pod, metadata: {{name: p{n}, namespace: a, \
+                 labels: {{app: server, pool: \"{pool}\"}}}}}}"
+            )
+        };
+        let text = (0..pools * 5).map(pod).collect::<Vec<_>>().join("\n---\n");
+        let documents = api::decode_yaml(&text).into_iter();
+        let objects: Objects = documents.map(|one| one.result.expect("a Pod")).collect();
+        let servers = Servers::new(&objects, Mode::Cluster);
+        let names: Vec<_> = (0..pools).map(|pool| pool.to_string()).collect();
+        let looked = names.iter().map(|name| {
+            let labels = [("app", "server"), ("pool", name.as_str())].into_iter();
+            servers.pods.candidates("a", labels).len()
+        });
+        looked.sum()
+    }
+
+    #[test]
+    fn each_pod_is_looked_at_for_its_own_pool_only() {
+        for pools in [1, 10, 100] {
+            assert_eq!(looked_at(pools), pools * 5);
+        }
+    }
 }
