@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{Gateway, GatewayClass, InferencePool, Listener, Objects, SecretRef};
+use api::{Gateway, GatewayClass, Listener, Objects, SecretRef};
 
 use crate::discovery::Served;
 use crate::kinds::{KINDS, Kind, Manner};
@@ -181,25 +181,44 @@ fn joined(labels: &BTreeMap<String, String>) -> String {
     pairs.collect::<Vec<_>>().join(",")
 }
 
+/// So many watches of Pods in a namespace, and then one of all its Pods.
+const SELECTORS_OF_NAMESPACE: usize = 16;
+/// So many watches of Pods altogether, and then one of all Pods, where all namespaces may be read.
+const WATCHES_OF_PODS: usize = 64;
+
 /// The Pods of every pool. An empty selector selects nothing.
-fn pods<'a>(
-    scope: &'a Scope,
-    target: &'a Target,
-    objects: &'a Objects,
-) -> impl Iterator<Item = Target> + 'a {
-    let of_pool = move |pool: &std::sync::Arc<InferencePool>| {
-        let namespace = &pool.meta.namespace;
+///
+/// Each watch is a connection to the API server, of which a thousand pools would have a thousand: many pools are
+/// watched by their namespaces, and many namespaces at once.
+fn pods(scope: &Scope, target: &Target, objects: &Objects) -> BTreeSet<Target> {
+    let mut namespaces: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for pool in objects.inference_pools() {
+        let namespace = pool.meta.namespace.as_str();
         let labels = &pool.spec.selector.match_labels;
-        if labels.is_empty() || !scope.has(namespace) {
-            return None;
+        if !labels.is_empty() && scope.has(namespace) {
+            namespaces
+                .entry(namespace)
+                .or_default()
+                .insert(joined(labels));
         }
-        Some(Target {
-            namespace: Some(namespace.clone()),
-            labels: Some(joined(labels)),
+    }
+    let mut targets = BTreeSet::new();
+    for (namespace, selectors) in namespaces {
+        let of = |labels| Target {
+            namespace: Some(namespace.to_owned()),
+            labels,
             ..target.clone()
-        })
-    };
-    objects.inference_pools().filter_map(of_pool)
+        };
+        if selectors.len() > SELECTORS_OF_NAMESPACE {
+            targets.insert(of(None));
+        } else {
+            targets.extend(selectors.into_iter().map(|labels| of(Some(labels))));
+        }
+    }
+    if *scope == Scope::All && targets.len() > WATCHES_OF_PODS {
+        return BTreeSet::from([target.clone()]);
+    }
+    targets
 }
 
 /// Namespaces and names of the Secrets or ConfigMaps that other objects name.
@@ -424,6 +443,38 @@ spec: {selector: {matchLabels: {}}, targetPorts: [{number: 8000}]}
         );
         assert_eq!(of("Gateway"), ["Gateway"]);
         assert_eq!(of("InferencePool").len(), 2);
+    }
+
+    /// The watches of Pods for so many namespaces with so many pools each.
+    fn watches_of_pods(scope: &Scope, namespaces: usize, pools: usize) -> Vec<String> {
+        let pool = |n: usize| {
+            format!(
+                "{{apiVersion: inference.networking.k8s.io/v1, kind: InferencePool, \
+                 metadata: {{name: p{n}, namespace: n{}}}, \
+                 spec: {{selector: {{matchLabels: {{app: a{n}}}}}, targetPorts: [{{number: 1}}]}}}}",
+                n % namespaces
+            )
+        };
+        let text: Vec<_> = (0..namespaces * pools).map(pool).collect();
+        let mut found = lines(scope, &objects(&text.join("\n---\n")));
+        found.retain(|line| line == "Pod" || line.starts_with("Pod "));
+        found
+    }
+
+    #[test]
+    fn many_pools_are_watched_at_once() {
+        let watches = |namespaces, pools| watches_of_pods(&Scope::All, namespaces, pools);
+        assert_eq!(watches(1, 16).len(), 16);
+        assert!(watches(1, 16).contains(&"Pod n0 app=a3".to_owned()));
+        assert_eq!(watches(1, 17), ["Pod n0"]);
+        assert_eq!(watches(3, 20), ["Pod n0", "Pod n1", "Pod n2"]);
+        assert_eq!(watches(64, 1).len(), 64);
+        assert_eq!(watches(65, 1), ["Pod"]);
+        assert_eq!(watches(10, 10), ["Pod"]);
+        // Who may not read all namespaces does not ask for them.
+        let some: Vec<_> = (0..65).map(|n| format!("n{n}")).collect();
+        let found = watches_of_pods(&Scope::Namespaces(some), 65, 17);
+        assert!(found.len() == 65 && found.iter().all(|line| line.starts_with("Pod n")));
     }
 
     #[test]

@@ -29,10 +29,14 @@ pub struct World {
     slices: BTreeMap<ObjectKey, Vec<ObjectKey>>,
     /// What speaks of models, by pool.
     models: BTreeMap<ObjectKey, Vec<ObjectKey>>,
-    /// Pods and grants by namespace.
-    pods: BTreeMap<String, Vec<ObjectKey>>,
+    /// Pods by namespace and by each of their labels.
+    pods: BTreeMap<Labelled, Vec<ObjectKey>>,
+    /// Grants by namespace.
     grants: BTreeMap<String, Vec<ObjectKey>>,
 }
+
+/// A namespace, and a label's name and value.
+type Labelled = (String, String, String);
 
 impl World {
     pub(crate) fn new(objects: Objects, carried: View) -> Self {
@@ -52,7 +56,10 @@ impl World {
             }
         }
         for pod in objects.pods() {
-            add(&mut world.pods, &pod.meta.namespace, &pod.key());
+            for (name, value) in &pod.meta.labels {
+                let place = (pod.meta.namespace.clone(), name.clone(), value.clone());
+                world.pods.entry(place).or_default().push(pod.key());
+            }
         }
         for grant in objects.reference_grants() {
             add(&mut world.grants, &grant.meta.namespace, &grant.key());
@@ -61,6 +68,15 @@ impl World {
         world.objects = objects;
         world.carried = carried;
         world
+    }
+
+    /// Every Pod that may have all of these labels: those with the rarest of them. No label is nobody's.
+    fn candidates(&self, namespace: &str, labels: &BTreeMap<String, String>) -> &[ObjectKey] {
+        let lists = labels.iter().map(|(name, value)| {
+            let place = (namespace.to_owned(), name.clone(), value.clone());
+            self.pods.get(&place).map_or(&[][..], Vec::as_slice)
+        });
+        lists.min_by_key(|list| list.len()).unwrap_or_default()
     }
 
     /// What the data planes of this Gateway are given; `None` when it is none of `controller`'s.
@@ -201,15 +217,9 @@ impl Gathering<'_> {
     fn pool(&mut self, pool: &InferencePool) {
         let world = self.world;
         let labels = &pool.spec.selector.match_labels;
-        let pods = world.pods.get(&pool.meta.namespace).into_iter().flatten();
-        for key in pods.filter(|_| !labels.is_empty()) {
+        for key in world.candidates(&pool.meta.namespace, labels) {
             let pod = world.objects.get(key).map(api::Object::meta);
-            let fits = pod.is_some_and(|meta| {
-                labels
-                    .iter()
-                    .all(|(name, value)| meta.labels.get(name) == Some(value))
-            });
-            if fits {
+            if pod.is_some_and(|meta| api::selector::labels_match(labels, &meta.labels)) {
                 self.take(key);
             }
         }
@@ -219,5 +229,34 @@ impl Gathering<'_> {
                 self.backend(&service);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_pod_is_looked_at_for_its_own_pool_only() {
+        let pod = |n: usize| {
+            format!(
+                "{{apiVersion: v1, kind: Pod, metadata: {{name: p{n}, namespace: a, \
+                 labels: {{app: server, pool: x{}}}}}}}",
+                n / 5
+            )
+        };
+        let text: Vec<_> = (0..50).map(pod).collect();
+        let documents = api::decode_yaml(&text.join("\n---\n")).into_iter();
+        let objects = documents.map(|one| one.result.expect("a Pod")).collect();
+        let world = World::new(objects, View::default());
+        let labels = |pool: &str| -> BTreeMap<String, String> {
+            [("app", "server"), ("pool", pool)]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into()
+        };
+        assert_eq!(world.candidates("a", &labels("x3")).len(), 5);
+        assert_eq!(world.candidates("b", &labels("x3")).len(), 0);
+        assert_eq!(world.candidates("a", &labels("x99")).len(), 0);
+        assert_eq!(world.candidates("a", &BTreeMap::new()).len(), 0);
     }
 }
