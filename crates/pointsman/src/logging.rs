@@ -34,9 +34,9 @@ impl Drop for Logs {
 /// what counts without.
 pub(crate) fn init(args: &LogArgs, default: &str) -> Logs {
     let level = args.log_level.as_deref().unwrap_or(default);
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|error| {
+    let filter = EnvFilter::try_new(directives(level)).unwrap_or_else(|error| {
         eprintln!("pointsman: --log-level {level:?} is not a filter ({error}); using {default}");
-        EnvFilter::new(default)
+        EnvFilter::new(directives(default))
     });
     let terminal = std::io::stderr().is_terminal();
     let human = match args.log_format {
@@ -66,6 +66,16 @@ pub(crate) fn init(args: &LogArgs, default: &str) -> Logs {
         }
     });
     Logs(gathered)
+}
+
+/// The level with what is kept quiet: the library that watches clusters warns at every try of a kind that may not be
+/// read, which is said once by ours. A level that names the library has its way.
+fn directives(level: &str) -> String {
+    if level.contains("kube_runtime") {
+        level.to_owned()
+    } else {
+        format!("{level},kube_runtime::watcher=off")
+    }
 }
 
 /// Lines that are not written yet.
@@ -128,6 +138,28 @@ impl<'a> MakeWriter<'a> for Gathered {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refused_watches_are_not_told_at_every_try() {
+        // level; whether warnings of the library and of the rest are written
+        let cases = [
+            ("info", false, true),
+            ("debug,access=off", false, true),
+            ("off", false, false),
+            ("info,kube_runtime=warn", true, true),
+            ("off,kube_runtime::watcher=warn", true, false),
+        ];
+        for (level, library, ours) in cases {
+            let filter = EnvFilter::try_new(directives(level)).unwrap();
+            let subscriber = tracing_subscriber::fmt().with_env_filter(filter).finish();
+            tracing::subscriber::with_default(subscriber, || {
+                use tracing::{Level, enabled};
+                let seen = enabled!(target: "kube_runtime::watcher", Level::WARN);
+                assert_eq!(seen, library, "{level}");
+                assert_eq!(enabled!(Level::WARN), ours, "{level}");
+            });
+        }
+    }
 
     #[test]
     fn lines_are_gathered_until_there_are_many_or_one_is_urgent() {
