@@ -10,18 +10,15 @@ pub(super) const GAIE: &str = "gaie";
 pub(super) const GAIE_LRU: &str = "gaie-no-hit-lru";
 
 /// The published policies that are run everywhere: of each family the form that ships and the strongest one.
-pub(super) const FIELD: [&str; 18] = [
+pub(super) const FIELD: [&str; 15] = [
     "round-robin",
     "least-request",
-    "p2c",
     GAIE,
     GAIE_LRU,
     "gaie-tuned",
-    "llm-d-sticky",
     "llm-d-sticky-tuned",
     "predicted-latency-greedy",
     "smg-cache-aware-tuned",
-    "dynamo",
     "dynamo-tuned",
     "aibrix-prefix-cache",
     "chwbl-tuned",
@@ -139,7 +136,7 @@ const SHARES: [f64; 2] = [0.75, 0.95];
 #[derive(Debug, Clone, Copy)]
 enum Standing {
     All,
-    /// The last only: lower loads are in the matrix by themselves.
+    /// The last only: lower loads are in the matrix by themselves, or tell nothing new.
     Edge,
 }
 
@@ -153,13 +150,13 @@ const CAPACITIES: [(&str, f64, Standing); 13] = [
     (LOOK_ALIKE, 3.11, Standing::Edge),
     ("toolagent-like", 4.32, Standing::All),
     ("b2b", 12.1, Standing::All),
-    ("b2b-private", 8.76, Standing::All),
+    ("b2b-private", 8.76, Standing::Edge),
     ("zipf", 79.1, Standing::All),
     ("agentic", 1.46, Standing::Edge),
     ("chat", 8.04, Standing::All),
-    ("reasoning", 10.9, Standing::All),
+    ("reasoning", 10.9, Standing::Edge),
     ("rag", 8.56, Standing::All),
-    ("azure-code-like", 8.18, Standing::All),
-    ("burst", 51.0, Standing::All),
-    ("sharegpt", 427.0, Standing::All),
+    ("azure-code-like", 8.18, Standing::Edge),
+    ("burst", 51.0, Standing::Edge),
+    ("sharegpt", 427.0, Standing::Edge),
 ];
