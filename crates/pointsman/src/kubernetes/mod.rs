@@ -13,9 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::kubernetes::{
-    Election, ElectionOptions, Report, Scope, StatusWriter, Watch, WatchOptions,
-};
+use ::kubernetes::{Election, ElectionOptions, Report, Scope, StatusWriter, Watch, WatchOptions};
 use api::{ObjectKey, Objects};
 use fleet::{Fleet, Sharing};
 use routing::{CompileOptions, Compiled, Mode, Plan};
