@@ -17,7 +17,7 @@ use scheduling::policy::profile::Labels;
 use scheduling::{EndpointId, EndpointProfile, Event};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::catalog::{Catalog, Listing};
 use crate::endpoint::{Seen, Wishes};
@@ -25,6 +25,10 @@ use crate::{ClientTls, Endpoint, Error, Pool, watch};
 
 /// Longest wait for an answer from DNS.
 const LOOKUP: Duration = Duration::from_secs(5);
+/// How long a server outside the plan stays after a picker named it for the last time.
+const STRANGER_STAYS: Duration = Duration::from_secs(60);
+/// Most servers outside the plan at once.
+const MOST_STRANGERS: usize = 256;
 /// Longest wait for a loopback connection.
 const LOOPBACK: Duration = Duration::from_millis(250);
 
@@ -63,6 +67,8 @@ pub(crate) struct Members {
     list: Vec<Member>,
     resolved: FxHashMap<(String, u16), Vec<IpAddr>>,
     resolver: Option<AbortHandle>,
+    /// Servers outside the plan, and when a picker last named them.
+    strangers: Vec<(SocketAddr, Instant)>,
     closed: bool,
 }
 
@@ -86,6 +92,8 @@ struct Wanted {
     tls: Option<ClientTls>,
     labels: Arc<Labels>,
     ready: bool,
+    /// It is there because a picker named it: nobody else sends it anything.
+    stranger: bool,
 }
 
 impl Wanted {
@@ -191,13 +199,39 @@ impl Pool {
                 .all(|endpoint| endpoint.tried.load(Ordering::Acquire))
     }
 
+    /// The server at this address, in the pool or not. One that is not joins, drained: nobody but who names it sends it
+    /// anything. It leaves a minute after it was named for the last time.
+    ///
+    /// `None`: there is no such server, and there are as many strangers as are allowed.
+    pub fn admit(self: &Arc<Self>, address: SocketAddr) -> Option<Arc<Endpoint>> {
+        let mut members = self.members.lock();
+        let now = Instant::now();
+        let known = self.endpoint_at(address);
+        let strangers = &mut members.strangers;
+        if let Some(it) = strangers.iter_mut().find(|it| it.0 == address) {
+            it.1 = now;
+        } else if known.is_none() {
+            strangers.retain(|(_, named)| now - *named < STRANGER_STAYS);
+            if strangers.len() >= MOST_STRANGERS {
+                return None;
+            }
+            strangers.push((address, now));
+            tracing::info!(pool = %self.label, %address, "a picker names a server outside the pool");
+        }
+        drop(members);
+        known.or_else(|| {
+            self.reconcile();
+            self.endpoint_at(address)
+        })
+    }
+
     /// Brings the address book in line with the spec and the last answers from DNS.
     fn reconcile(self: &Arc<Self>) {
         let mut members = self.members.lock();
         if members.closed {
             return;
         }
-        let wanted = self.wanted(&members.resolved);
+        let wanted = self.wanted(&members);
         let (stay, leave): (Vec<Member>, Vec<Member>) = std::mem::take(&mut members.list)
             .into_iter()
             .partition(|member| {
@@ -218,9 +252,13 @@ impl Pool {
                     self.keep(member, wanted);
                 }
                 // One that is not ready has nothing of ours to finish.
-                None if !wanted.ready => {}
+                None if !wanted.ready && !wanted.stranger => {}
                 None => {
-                    let member = self.join(wanted);
+                    let drained = wanted.stranger;
+                    let mut member = self.join(wanted);
+                    if drained {
+                        self.drain_member(&mut member, true);
+                    }
                     members.list.push(member);
                 }
             }
@@ -266,11 +304,7 @@ impl Pool {
 
     fn keep(self: &Arc<Self>, member: &mut Member, wanted: Wanted) {
         if member.ready != wanted.ready {
-            member.ready = wanted.ready;
-            self.observe(Event::Draining {
-                endpoint: member.endpoint.id,
-                draining: !wanted.ready,
-            });
+            self.drain_member(member, !wanted.ready);
         }
         if !wanted.same_way(&member.endpoint) {
             let endpoint = wanted.into_endpoint(self, member.endpoint.id);
@@ -280,6 +314,14 @@ impl Pool {
             member.watcher = watch::spawn(self, &endpoint);
             member.endpoint = endpoint;
         }
+    }
+
+    fn drain_member(&self, member: &mut Member, draining: bool) {
+        member.ready = !draining;
+        self.observe(Event::Draining {
+            endpoint: member.endpoint.id,
+            draining,
+        });
     }
 
     fn leave(&self, member: &Member) {
@@ -309,7 +351,8 @@ impl Pool {
     }
 
     /// The servers that should be there now.
-    fn wanted(&self, resolved: &FxHashMap<(String, u16), Vec<IpAddr>>) -> Vec<Wanted> {
+    fn wanted(&self, members: &Members) -> Vec<Wanted> {
+        let resolved = &members.resolved;
         let spec = self.spec();
         let mut wanted: Vec<Wanted> = Vec::new();
         for endpoint in &spec.endpoints {
@@ -333,6 +376,21 @@ impl Pool {
                     Err(error) => {
                         tracing::error!(pool = %self.label, endpoint = %endpoint.name, %error, "server cannot be used");
                     }
+                }
+            }
+        }
+        for (address, _) in &members.strangers {
+            if wanted.iter().any(|it| it.address == *address) {
+                continue;
+            }
+            let endpoint = stranger(*address);
+            match self.want(&spec, &endpoint, address.ip(), false) {
+                Ok(one) => wanted.push(Wanted {
+                    stranger: true,
+                    ..one
+                }),
+                Err(error) => {
+                    tracing::error!(pool = %self.label, %address, %error, "server cannot be used");
                 }
             }
         }
@@ -368,6 +426,7 @@ impl Pool {
             tls,
             labels: Arc::clone(&endpoint.labels),
             ready: endpoint.ready,
+            stranger: false,
         })
     }
 
@@ -410,6 +469,18 @@ impl Pool {
             }
             tokio::time::sleep(self.shared.options.dns_refresh).await;
         }
+    }
+}
+
+/// A server that is known by nothing but its address.
+fn stranger(address: SocketAddr) -> EndpointSpec {
+    EndpointSpec {
+        host: Host::Ip(address.ip()),
+        port: address.port(),
+        name: address.to_string(),
+        ready: false,
+        labels: Arc::default(),
+        base_path: None,
     }
 }
 

@@ -226,6 +226,10 @@ pub(crate) struct LimitArgs {
     /// Deadline for the decision of a pool's endpoint picker.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     pub(crate) picker_timeout: Duration,
+    /// Let endpoint pickers name servers outside their pool. They are then trusted with every address that this process
+    /// can reach.
+    #[arg(long)]
+    pub(crate) trust_picks: bool,
     /// How long an endpoint picker through which an answer passes may keep what it was given.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     pub(crate) picker_idle_timeout: Duration,

@@ -250,6 +250,7 @@ pub(crate) fn proxy_options(args: &ServeArgs) -> proxy::ProxyOptions {
         },
         max_body: args.limits.max_body_bytes,
         trusted: args.trusted,
+        trust_picks: args.limits.trust_picks,
         explain: args.explain,
         ..Default::default()
     };

@@ -25,6 +25,8 @@ pub struct ProxyOptions {
     pub upstream_idle: Duration,
     /// Treat the clients of every listener as trusted.
     pub trusted: bool,
+    /// Endpoint pickers may name servers outside their pool.
+    pub trust_picks: bool,
     /// Answer `x-pointsman-explain: 1` for everybody, not only on trusted listeners.
     pub explain: bool,
     /// How long running exchanges of a closed port may take to end.
@@ -45,6 +47,7 @@ impl Default for ProxyOptions {
             retry: RetryOptions::default(),
             upstream_idle: Duration::from_secs(4),
             trusted: false,
+            trust_picks: false,
             explain: false,
             drain: Duration::from_secs(30),
             session_key: None,

@@ -532,6 +532,22 @@ async fn the_list_is_walked_and_who_served_is_told() {
 }
 
 #[tokio::test]
+async fn servers_outside_the_pool_serve_only_where_picks_are_trusted() {
+    let (ours, stranger) = two().await;
+    for (trust, status) in [(false, 503), (true, 200)] {
+        let to = stranger.address.to_string();
+        let picker = Picker::echo(to).await;
+        let picker = external(false, vec![replica(&picker)], PickerTls::Plaintext);
+        let gateway = gateway_with(&[&ours], picker, |options| options.trust_picks = trust).await;
+        for _ in 0..3 {
+            let reply = gateway.post(PATH, CHAT).await;
+            assert_eq!(reply.status, status, "{}", reply.text());
+            assert_eq!(reply.text().contains("\"b\""), trust);
+        }
+    }
+}
+
+#[tokio::test]
 async fn picks_are_charged_like_our_own() {
     let (release, held) = tokio::sync::watch::channel(false);
     let wait = move |_| {

@@ -97,7 +97,8 @@ pub(crate) async fn ask(
     };
     let outcome = consult(&exchange.worker, &spec, fail_open, &question).await;
     let decided = outcome.and_then(|(verdict, outside)| {
-        let servers = servers(&wanted.pool, &verdict, wanted.pinned.as_ref())?;
+        let trust = exchange.worker.options.trust_picks;
+        let servers = servers(&wanted.pool, &verdict, wanted.pinned.as_ref(), trust)?;
         Ok((verdict, outside, servers))
     });
     let (word, asked) = match decided {
@@ -206,19 +207,24 @@ async fn consult(
     }
 }
 
-/// The servers of the pool that a pick names, in order, and whether the first of its list is the first of them.
+/// The servers that a pick names, of the pool or, if picks are trusted, of anywhere, in order, and whether the first of its list is the first of them.
 fn servers(
-    pool: &Pool,
+    pool: &Arc<Pool>,
     verdict: &Verdict,
     only: Option<&Arc<Endpoint>>,
+    trust: bool,
 ) -> Result<(Vec<Arc<Endpoint>>, bool), Failure> {
     let Verdict::Pick(pick) = verdict else {
         return Ok((Vec::new(), true));
     };
     let mut found: Vec<Arc<Endpoint>> = Vec::new();
     for address in &pick.destination.endpoints {
-        let known = pool
-            .endpoint_at(*address)
+        let named = if trust {
+            pool.admit(*address)
+        } else {
+            pool.endpoint_at(*address)
+        };
+        let known = named
             .filter(|endpoint| !endpoint.gone())
             .filter(|endpoint| only.is_none_or(|only| only.uid() == endpoint.uid()));
         if let Some(endpoint) = known
