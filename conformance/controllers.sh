@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Two copies of the controller and two data planes, in a test world that is up and has both (run.sh controllers).
-# Traffic must go on, and later changes must arrive: while the leader is killed without a word, and after the API server
-# has been away for a minute. Usage: controllers.sh GATEWAYCLASS
+# Traffic must go on, and later changes must arrive: while the leader is killed without a word, after the API server
+# has been away for a minute, and while every data plane is replaced. Usage: controllers.sh GATEWAYCLASS
 set -euo pipefail
 class=${1:?name the GatewayClass}
 kubectl() { testworld kubectl "$@"; }
@@ -70,26 +70,33 @@ await() {
 failures=$TESTWORLD_STATE/failures
 asked=$TESTWORLD_STATE/asked
 ask() {
-	: >"$failures"
-	: >"$asked"
+	local got
 	while :; do
 		got=$(code "$1")
 		echo "$got" >>"$asked"
 		[ "$got" = 200 ] || echo "$(date +%T) $got" >>"$failures"
 	done
 }
-asking=
-begin() { ask "$1" & asking=$!; }
+asking=()
+begin() { # PATH...
+	local path
+	: >"$failures"
+	: >"$asked"
+	for path; do
+		ask "$path" &
+		asking+=($!)
+	done
+}
 finish_asking() {
-	kill "$asking" 2>/dev/null || true
-	wait "$asking" 2>/dev/null || true
-	asking=
+	kill "${asking[@]}" 2>/dev/null || true
+	wait "${asking[@]}" 2>/dev/null || true
+	asking=()
 	say "$(wc -l <"$asked") requests, $(wc -l <"$failures") failed"
 	[ ! -s "$failures" ] || { cat "$failures"; say "FAIL: requests failed while $1"; exit 1; }
 }
 stopped=
 end() {
-	[ -z "$asking" ] || kill "$asking" 2>/dev/null || true
+	[ ${#asking[@]} -eq 0 ] || kill "${asking[@]}" 2>/dev/null || true
 	[ -z "$stopped" ] || kill -CONT "$stopped" 2>/dev/null || true
 }
 trap end EXIT
@@ -144,6 +151,18 @@ finish_asking "the API server was away"
 route /three
 await 60 /three 200
 say "a change arrived after the API server came back"
+
+# Quick requests on new connections, and slow ones that a data plane still answers when it is told to go.
+begin /three '/three?delay=2s' '/three?delay=2s'
+planes="-n scenario deployment -l gateway.networking.k8s.io/gateway-name=web"
+say "replacing the data planes"
+# shellcheck disable=SC2086
+kubectl rollout restart $planes
+# shellcheck disable=SC2086
+kubectl rollout status $planes --timeout=120s
+# Until the old ones have said goodbye and ended what they had.
+sleep 10
+finish_asking "data planes were replaced"
 
 # What belongs to a Gateway goes with it.
 kubectl -n scenario delete gateway second >/dev/null
