@@ -273,7 +273,7 @@ fn keep_busy(model: &Model, clients: u64, prompt: u32, output: u32, rounds: u64)
                         submit(&mut engine, now, &mut sent);
                     }
                 }
-                OutputKind::Token | OutputKind::Preempted => {}
+                OutputKind::Tokens(_) | OutputKind::Preempted => {}
             }
         }
     }

@@ -289,14 +289,14 @@ impl Inner {
                     progress.cached_tokens = cached_tokens;
                 });
             }
-            OutputKind::Token => {
-                live.record.generated += 1;
+            OutputKind::Tokens(count) => {
+                live.record.generated += count;
                 self.metrics
                     .inter_token_latency
                     .observe((clock - live.last_token).as_secs_f64());
                 live.last_token = clock;
                 live.outlet
-                    .update(live.index, |progress| progress.generated += 1);
+                    .update(live.index, |progress| progress.generated += count);
             }
             OutputKind::Preempted => live.record.preemptions += 1,
             OutputKind::Finished { .. } => self.finish(output.id, clock),

@@ -5,6 +5,9 @@
 //! prefixes live longest. A hit on a free block takes it out of the queue.
 //!
 //! Where two sequences fill the same block at the same time, only the first copy carries the name.
+//!
+//! A long prompt is looked up block by block, each of them anywhere in memory. So a block remembers which one came
+//! after it when somebody last asked; where that one still has the right name, the table of names need not be read.
 
 use crate::hash::BlockHash;
 use crate::names::Names;
@@ -31,12 +34,15 @@ pub enum CacheEvent {
 }
 
 #[derive(Debug, Clone, Copy)]
+#[repr(align(32))] // never in two cache lines
 struct Block {
     /// Means something while `named` only.
     name: BlockHash,
     refs: u32,
     prev: u32,
     next: u32,
+    /// The block that was found or named after this one last; it may be another by now.
+    after: u32,
     named: bool,
 }
 
@@ -67,6 +73,7 @@ impl BlockPool {
                     refs: 0,
                     prev: NONE,
                     next: NONE,
+                    after: NONE,
                     name: BlockHash(0),
                     named: false,
                 };
@@ -111,6 +118,26 @@ impl BlockPool {
             .names
             .get(hash.0, |id| self.blocks[id as usize].has(hash))?;
         Some((id, self.blocks[id as usize].refs == 0))
+    }
+
+    /// The same, for a name that comes after that of the block `before`.
+    pub(crate) fn find_after(
+        &mut self,
+        before: Option<u32>,
+        hash: BlockHash,
+    ) -> Option<(u32, bool)> {
+        let Some(before) = before else {
+            return self.find(hash);
+        };
+        let after = self.blocks[before as usize].after;
+        match self.blocks.get(after as usize) {
+            Some(block) if block.has(hash) => Some((after, block.refs == 0)),
+            _ => {
+                let found = self.find(hash)?;
+                self.blocks[before as usize].after = found.0;
+                Some(found)
+            }
+        }
     }
 
     /// Takes one more hold of a block that was found.
@@ -171,6 +198,11 @@ impl BlockPool {
             events.push(CacheEvent::Stored { hash, parent });
         }
         true
+    }
+
+    /// Somebody who asks for the names of these blocks asks for one after the other.
+    pub(crate) fn follows(&mut self, before: u32, id: u32) {
+        self.blocks[before as usize].after = id;
     }
 
     /// Forgets all names. What is held stays held.

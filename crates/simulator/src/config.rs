@@ -29,6 +29,9 @@ pub struct EngineConfig {
     pub max_waiting: Option<usize>,
     /// Whether freed blocks stay findable.
     pub prefix_caching: bool,
+    /// An output tells of so many tokens after the first at once; what is left over comes with the end, and 0 means
+    /// all of it. The more, the less there is to do for a sequence that decodes.
+    pub report_every: u32,
 }
 
 impl EngineConfig {
@@ -48,6 +51,7 @@ impl EngineConfig {
             step_noise: 0.0,
             max_waiting: None,
             prefix_caching: true,
+            report_every: 1,
         }
     }
 

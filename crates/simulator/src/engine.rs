@@ -3,7 +3,11 @@
 //! A step has two halves. [`Engine::step`] decides what the step computes and how long that takes; the host lets
 //! that time pass; [`Engine::finish_step`] books the results. Sequences may be submitted or aborted in between: a
 //! submitted one waits for the next step, an aborted one's share of the step is wasted, as on a GPU.
+//!
+//! Sequences that only decode, one token in each step, are not looked at one by one: see [`batch`].
 
+mod batch;
+mod book;
 mod schedule;
 
 use std::collections::VecDeque;
@@ -14,12 +18,13 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use rustc_hash::FxHashMap;
 
+use self::batch::Batch;
 use crate::adapters::Adapters;
 use crate::blocks::{BlockPool, CacheEvent};
-use crate::config::{EngineConfig, QueuePolicy, Semantics};
+use crate::config::{EngineConfig, QueuePolicy};
 use crate::hash::BlockHash;
 use crate::profiles::Work;
-use crate::sequence::{AdapterId, FinishReason, Output, OutputKind, Refused, Sequence};
+use crate::sequence::{AdapterId, Refused, Sequence};
 use crate::stats::Stats;
 
 /// A step that the engine is about to do.
@@ -37,12 +42,14 @@ pub struct StepPlan {
 #[derive(Debug, Clone)]
 struct Place {
     id: u64,
-    /// Order of arrival; also tells a place's tenants apart.
+    /// Order of arrival.
     serial: u64,
     names: Arc<[BlockHash]>,
     prompt_tokens: u32,
     output_tokens: u32,
     generated: u32,
+    /// Of those, how many no output told of yet.
+    unreported: u32,
     /// Tokens whose keys and values are in `blocks`.
     computed: u32,
     /// Blocks of the front of `blocks` that have been named (or need no name any more).
@@ -57,6 +64,8 @@ struct Place {
     cached: u32,
     admitted: bool,
     running: bool,
+    /// For how many steps it was left alone; it is behind by those of them that are over.
+    quiet: u8,
 }
 
 impl Place {
@@ -65,11 +74,12 @@ impl Place {
     }
 }
 
-/// A place's share of the step.
+/// An awake place's share of the step. Shares stand in the order of the batch.
 #[derive(Debug, Clone, Copy)]
 struct Share {
-    serial: u64,
     place: u32,
+    /// Where it stands in the batch.
+    index: u32,
     tokens: u32,
     /// Tokens computed before.
     start: u32,
@@ -83,6 +93,8 @@ struct Blocked {
     serial: u64,
     free: u32,
     prompts_published: u64,
+    /// Blocks of it that were found.
+    here: u32,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -111,9 +123,13 @@ pub struct Engine {
     places: Vec<Place>,
     vacant: Vec<u32>,
     by_id: FxHashMap<u64, u32>,
-    running: Vec<u32>,
+    batch: Batch,
     waiting: VecDeque<u32>,
     shares: Vec<Share>,
+    /// A step is planned and not booked.
+    planned: bool,
+    /// Kept for its memory.
+    over: Vec<u32>,
     preempted: Vec<u64>,
     load_seconds: f64,
     deferred: usize,
@@ -137,9 +153,11 @@ impl Engine {
             places: Vec::new(),
             vacant: Vec::new(),
             by_id: FxHashMap::default(),
-            running: Vec::new(),
+            batch: Batch::default(),
             waiting: VecDeque::new(),
             shares: Vec::new(),
+            planned: false,
+            over: Vec::new(),
             preempted: Vec::new(),
             load_seconds: 0.0,
             deferred: 0,
@@ -219,6 +237,7 @@ impl Engine {
             prompt_tokens: sequence.prompt_tokens,
             output_tokens: sequence.output_tokens,
             generated: 0,
+            unreported: 0,
             computed: 0,
             published: 0,
             given: 0,
@@ -230,6 +249,7 @@ impl Engine {
             cached: 0,
             admitted: false,
             running: false,
+            quiet: 0,
         };
         let at = if let Some(at) = self.vacant.pop() {
             let old = &mut self.places[at as usize];
@@ -272,8 +292,9 @@ impl Engine {
         self.shares.clear();
         self.load_seconds = 0.0;
         // A pass that only preempts leaves nothing to compute, but blocks: the next one does better.
-        while self.schedule(now) && self.shares.is_empty() {}
-        if self.shares.is_empty() {
+        while self.schedule(now) && self.is_idle() {}
+        self.planned = !self.is_idle();
+        if !self.planned {
             return None;
         }
         let work = self.work();
@@ -287,6 +308,11 @@ impl Engine {
         })
     }
 
+    /// Whether nobody has a share of the step.
+    fn is_idle(&self) -> bool {
+        self.shares.is_empty() && self.batch.decodes() == 0
+    }
+
     /// One pass of the scheduler. True if it preempted.
     fn schedule(&mut self, now: f64) -> bool {
         let mut budget = self.config.max_batched_tokens;
@@ -298,7 +324,13 @@ impl Engine {
     }
 
     fn work(&self) -> Work {
-        let mut work = Work::default();
+        let quiet = u64::from(self.batch.decodes());
+        let mut work = Work {
+            decode_tokens: quiet,
+            context: self.batch.context(),
+            sequences: quiet,
+            ..Work::default()
+        };
         for share in &self.shares {
             if share.decode {
                 work.decode(share.start);
@@ -321,83 +353,13 @@ impl Engine {
         base * noise + self.load_seconds
     }
 
-    /// Books the results of the step that [`Engine::step`] planned and appends them to `outputs`.
-    pub fn finish_step(&mut self, _now: f64, outputs: &mut Vec<Output>) {
-        outputs.extend(self.preempted.drain(..).map(|id| Output {
-            id,
-            kind: OutputKind::Preempted,
-        }));
-        let mut any_ended = false;
-        let shares = std::mem::take(&mut self.shares);
-        for share in &shares {
-            let place = &self.places[share.place as usize];
-            if place.serial == share.serial && place.running {
-                any_ended |= self.book(*share, outputs);
-            }
-        }
-        self.shares = shares;
-        self.shares.clear();
-        if any_ended {
-            let places = &self.places;
-            self.running.retain(|at| places[*at as usize].running);
-        }
-    }
-
-    /// Books one place's share; true if it ended.
-    fn book(&mut self, share: Share, outputs: &mut Vec<Output>) -> bool {
-        let at = share.place;
-        let place = &mut self.places[at as usize];
-        place.computed += share.tokens;
-        self.counters.computed_tokens += u64::from(share.tokens);
-        if self.config.semantics == Semantics::Older {
-            self.publish(at);
-        }
-        let place = &mut self.places[at as usize];
-        if place.computed < place.tokens() {
-            return false;
-        }
-        let id = place.id;
-        if place.output_tokens > 0 {
-            place.generated += 1;
-            self.counters.generation_tokens += 1;
-            let kind = if place.generated == 1 {
-                self.counters.prompt_tokens += u64::from(place.prompt_tokens);
-                OutputKind::FirstToken {
-                    cached_tokens: place.cached,
-                    queued: place.queued,
-                }
-            } else {
-                OutputKind::Token
-            };
-            outputs.push(Output { id, kind });
-        } else {
-            self.counters.prompt_tokens += u64::from(place.prompt_tokens);
-        }
-        let reason = if place.generated >= place.output_tokens {
-            FinishReason::Completed
-        } else if place.tokens() >= self.limit {
-            FinishReason::ModelLength
-        } else {
-            return false;
-        };
-        outputs.push(Output {
-            id,
-            kind: OutputKind::Finished { reason },
-        });
-        self.counters.finished += 1;
-        self.leave_batch(at);
-        self.vacate(at);
-        true
-    }
-
     /// Ends a sequence from outside, wherever it is, without an output. False if there is none of that id.
     pub fn abort(&mut self, id: u64) -> bool {
         let Some(&at) = self.by_id.get(&id) else {
             return false;
         };
-        if self.places[at as usize].running {
-            self.running.retain(|other| *other != at);
-            self.leave_batch(at);
+        if let Some(index) = self.batch.position(at) {
+            self.leave(index);
         } else {
             self.waiting.retain(|other| *other != at);
             if let Some(adapter) = self.places[at as usize].adapter {
@@ -408,28 +370,6 @@ impl Engine {
         self.vacate(at);
         self.counters.aborted += 1;
         true
-    }
-
-    /// Gives back what a running place holds. The caller takes it off the running list.
-    fn leave_batch(&mut self, at: u32) {
-        let place = &mut self.places[at as usize];
-        place.running = false;
-        place.computed = 0;
-        place.published = 0;
-        while let Some(block) = place.blocks.pop() {
-            self.pool.release(block);
-        }
-        if let Some(adapter) = place.adapter {
-            self.adapters.stop_running(adapter);
-        }
-    }
-
-    fn vacate(&mut self, at: u32) {
-        let place = &mut self.places[at as usize];
-        self.by_id.remove(&place.id);
-        place.names = Arc::from([]);
-        place.serial = u64::MAX;
-        self.vacant.push(at);
     }
 
     /// Drops an unused adapter from GPU and host memory, so that its next use loads it again.
@@ -478,7 +418,7 @@ impl Engine {
         let total = self.pool.total();
         let counters = &self.counters;
         Stats {
-            running: self.running.len(),
+            running: self.batch.len(),
             waiting: self.waiting.len(),
             deferred: self.deferred.min(self.waiting.len()),
             kv_usage: f64::from(total - self.pool.free()) / f64::from(total.max(1)),
@@ -508,9 +448,14 @@ impl Engine {
     pub(crate) fn check(&self) {
         self.pool.check();
         let mut refs = vec![0_u32; self.pool.total() as usize];
-        for at in &self.running {
+        let (mut decodes, mut context) = (0, 0);
+        for (index, at) in self.batch.places().iter().enumerate() {
             let place = &self.places[*at as usize];
             assert!(place.running && place.tokens() <= self.limit);
+            let left = self.batch.quiet(index);
+            decodes += u32::from(left > 0);
+            context +=
+                u64::from(left > 0) * u64::from(place.computed + u32::from(place.quiet - left));
             let mut own: Vec<u32> = place.blocks.clone();
             own.iter().for_each(|block| refs[*block as usize] += 1);
             own.sort_unstable();
@@ -522,13 +467,20 @@ impl Engine {
             );
             assert!(place.blocks.len() as u32 * self.config.block_tokens >= place.computed);
         }
+        assert_eq!(
+            (decodes, context),
+            (self.batch.decodes(), self.batch.context())
+        );
+        for share in &self.shares {
+            assert_eq!(self.batch.places()[share.index as usize], share.place);
+        }
         assert_eq!(refs, self.pool.refs());
         for at in &self.waiting {
             assert!(
                 !self.places[*at as usize].running && self.places[*at as usize].blocks.is_empty()
             );
         }
-        assert_eq!(self.running.len() + self.waiting.len(), self.by_id.len());
+        assert_eq!(self.batch.len() + self.waiting.len(), self.by_id.len());
         assert_eq!(self.places.len(), self.by_id.len() + self.vacant.len());
     }
 }

@@ -79,7 +79,7 @@ pub struct Output {
     pub kind: OutputKind,
 }
 
-/// Kinds of [`Output`]. The last token and the end come as two outputs of the same step.
+/// Kinds of [`Output`]. The last tokens and the end come as two outputs of the same step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum OutputKind {
     /// The first output token.
@@ -89,8 +89,8 @@ pub enum OutputKind {
         /// Seconds from submission to that admission.
         queued: f64,
     },
-    /// A further output token.
-    Token,
+    /// So many further output tokens: one, unless [`crate::EngineConfig::report_every`] says otherwise.
+    Tokens(u32),
     /// The sequence is done and its blocks are free.
     Finished {
         /// Why.

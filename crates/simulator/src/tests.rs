@@ -106,13 +106,12 @@ impl World {
 
     fn tokens(&self, id: u64) -> usize {
         let mine = self.outputs.iter().filter(|output| output.id == id);
-        mine.filter(|output| {
-            matches!(
-                output.kind,
-                OutputKind::FirstToken { .. } | OutputKind::Token
-            )
+        mine.map(|output| match output.kind {
+            OutputKind::FirstToken { .. } => 1,
+            OutputKind::Tokens(count) => count as usize,
+            _ => 0,
         })
-        .count()
+        .sum()
     }
 }
 

@@ -165,7 +165,7 @@ impl World {
                     self.pending[engine] -= u64::from(tokens);
                 }
             }
-            OutputKind::Token => self.tokens[slot] += 1,
+            OutputKind::Tokens(count) => self.tokens[slot] += count,
             OutputKind::Finished { .. } => self.ended[slot] = Some(self.now),
             OutputKind::Preempted => {}
         }

@@ -35,8 +35,6 @@ pub(super) struct Record {
     pub(super) cached: u32,
     /// Tokens that reached the gateway.
     pub(super) seen: u32,
-    /// Tokens that left the engine since the last report of progress.
-    pub(super) unreported: u32,
 }
 
 /// All jobs of a run, by slot: 0, 1, 2 ... in the order of arrival.
@@ -71,7 +69,6 @@ impl Book {
             ended: None,
             cached: 0,
             seen: 0,
-            unreported: 0,
         });
         self.live += 1;
         self.queued += 1;
@@ -96,7 +93,7 @@ impl Book {
         record.stage = Stage::Sent;
         record.engine = Some(engine);
         record.attempt += 1;
-        (record.unreported, record.seen, record.first) = (0, 0, None);
+        (record.seen, record.first) = (0, None);
     }
 
     /// Whether the answer to a job has begun, as far as the gateway knows.

@@ -56,6 +56,7 @@ impl Fleet {
         let hosts = config.engines.iter().enumerate().map(|(index, engine)| {
             let mut engine = engine.clone();
             engine.step_noise = config.step_noise;
+            engine.report_every = config.progress_tokens;
             Host::new(engine, mix(config.seed, index as u64 + 1))
         });
         let gateways = dispatchers.into_iter().take(config.gateways.max(1));
@@ -369,27 +370,13 @@ impl Fleet {
 
     fn output(&mut self, output: Output) {
         let slot = output.id as usize;
-        let every = self.config.progress_tokens;
-        let record = self.book.get(slot);
         match output.kind {
             OutputKind::FirstToken { cached_tokens, .. } => {
                 let cached = cached_tokens;
                 self.send_back(slot, Answer::First { cached });
             }
-            OutputKind::Token => {
-                record.unreported += 1;
-                if every > 0 && record.unreported >= every {
-                    let tokens = std::mem::take(&mut record.unreported);
-                    self.send_back(slot, Answer::Tokens(tokens));
-                }
-            }
-            OutputKind::Finished { .. } => {
-                let tokens = std::mem::take(&mut record.unreported);
-                if tokens > 0 {
-                    self.send_back(slot, Answer::Tokens(tokens));
-                }
-                self.send_back(slot, Answer::Finished);
-            }
+            OutputKind::Tokens(tokens) => self.send_back(slot, Answer::Tokens(tokens)),
+            OutputKind::Finished { .. } => self.send_back(slot, Answer::Finished),
             OutputKind::Preempted => {}
         }
     }

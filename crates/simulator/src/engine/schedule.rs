@@ -16,13 +16,27 @@ struct Hits {
 impl Engine {
     /// Gives running places their tokens, preempting from the end where blocks run out. True if any was preempted.
     pub(super) fn schedule_running(&mut self, budget: &mut u32) -> bool {
+        // Quiet places take a token each, wherever they stand, if that is no more than the budget.
+        if self.batch.len() > *budget as usize {
+            self.wake_all();
+        }
         let mut preempted = false;
         let mut index = 0;
-        while index < self.running.len() && *budget > 0 {
-            let at = self.running[index];
+        while *budget > 0 {
+            let quiet = self.batch.quiet_run(index);
+            index += quiet;
+            *budget -= quiet as u32;
+            let Some(&at) = self.batch.places().get(index) else {
+                break;
+            };
             let place = &self.places[at as usize];
             let tokens = (place.tokens() - place.computed).min(*budget);
+            let later = self.batch.len() - index - 1;
+            if ((*budget - tokens) as usize) < later {
+                self.look_at_all(index);
+            }
             while !self.grow(at, tokens) {
+                self.look_at_all(index);
                 preempted = true;
                 let victim = self.victim();
                 *budget += self.preempt(victim);
@@ -31,20 +45,38 @@ impl Engine {
                 }
                 index -= usize::from(victim < index);
             }
-            self.share(at, tokens);
+            self.share(index, tokens);
             *budget -= tokens;
             index += 1;
         }
         preempted
     }
 
-    fn share(&mut self, at: u32, tokens: u32) {
+    /// Wakes everybody in the midst of a pass, and gives those before `index` that were quiet the shares which they
+    /// would have by now had they been awake.
+    fn look_at_all(&mut self, index: usize) {
+        if self.batch.decodes() == 0 {
+            return;
+        }
+        self.wake_all();
+        let given = std::mem::take(&mut self.shares);
+        let mut given = given.into_iter().peekable();
+        for before in 0..index {
+            match given.next_if(|share| share.index as usize == before) {
+                Some(share) => self.shares.push(share),
+                None => self.share(before, 1),
+            }
+        }
+    }
+
+    fn share(&mut self, index: usize, tokens: u32) {
+        let at = self.batch.places()[index];
         let place = &self.places[at as usize];
         let start = place.computed;
         let decode = tokens == 1 && place.generated > 0 && start + 1 == place.tokens();
         self.shares.push(Share {
-            serial: place.serial,
             place: at,
+            index: index as u32,
             tokens,
             start,
             decode,
@@ -89,6 +121,9 @@ impl Engine {
             let new = self
                 .pool
                 .publish(place.blocks[index], place.names[index], parent);
+            if let Some(before) = index.checked_sub(1) {
+                self.pool.follows(place.blocks[before], place.blocks[index]);
+            }
             self.prompts_published += u64::from(new && place.generated == 0);
         }
         place.published = full.max(place.published);
@@ -96,19 +131,19 @@ impl Engine {
 
     /// Whom to preempt: an index into the running list.
     fn victim(&self) -> usize {
-        let last = self.running.len() - 1;
+        let last = self.batch.len() - 1;
         match self.config.policy {
             QueuePolicy::Fcfs => last,
             QueuePolicy::Priority => (0..=last)
-                .max_by_key(|index| self.queue_key(self.running[*index]))
+                .max_by_key(|index| self.queue_key(self.batch.places()[*index]))
                 .unwrap_or(last),
         }
     }
 
     /// Sends a running place back to the queue. Returns the tokens that it had in this step already.
     fn preempt(&mut self, index: usize) -> u32 {
-        let at = self.running.remove(index);
-        self.leave_batch(at);
+        let at = self.batch.places()[index];
+        let tokens = self.leave(index);
         let place = &self.places[at as usize];
         self.preempted.push(place.id);
         self.counters.preemptions += 1;
@@ -116,18 +151,14 @@ impl Engine {
             self.adapters.wait(adapter);
         }
         self.enqueue(at);
-        let Some(share) = self.shares.iter().position(|share| share.place == at) else {
-            return 0;
-        };
-        self.shares.remove(share).tokens
+        tokens
     }
 
     /// Admits waiting places while budget, seats and blocks last.
     pub(super) fn schedule_waiting(&mut self, now: f64, budget: &mut u32) {
         self.deferred = 0;
         let mut index = 0;
-        while index < self.waiting.len() && *budget > 0 && self.running.len() < self.config.max_seqs
-        {
+        while index < self.waiting.len() && *budget > 0 && self.batch.len() < self.config.max_seqs {
             let at = self.waiting[index];
             let adapter = self.places[at as usize].adapter;
             if adapter.is_some_and(|adapter| !self.adapters.open_for(adapter)) {
@@ -143,7 +174,7 @@ impl Engine {
 
     /// Moves a waiting place into the batch if its blocks fit. The caller takes it off the queue.
     fn admit(&mut self, at: u32, now: f64, budget: &mut u32) -> bool {
-        if self.still_blocked(at) {
+        if self.still_blocked(at) || self.cannot_fit(at) {
             return false;
         }
         let hits = self.hits(at);
@@ -156,20 +187,14 @@ impl Engine {
         };
         let need = must_fit.div_ceil(self.config.block_tokens) - hits.here + hits.free;
         if need > self.pool.free() {
-            let serial = self.places[at as usize].serial;
-            let (free, prompts_published) = (self.pool.free(), self.prompts_published);
-            self.blocked = Some(Blocked {
-                serial,
-                free,
-                prompts_published,
-            });
+            self.block(at, hits.here);
             return false;
         }
         self.occupy(at, &hits, now);
         let fits = self.grow(at, chunk);
         debug_assert!(fits, "admission counted the blocks");
-        self.share(at, chunk);
-        self.running.push(at);
+        self.batch.push(at);
+        self.share(self.batch.len() - 1, chunk);
         *budget -= chunk;
         true
     }
@@ -184,8 +209,37 @@ impl Engine {
         })
     }
 
+    fn block(&mut self, at: u32, here: u32) {
+        self.blocked = Some(Blocked {
+            serial: self.places[at as usize].serial,
+            free: self.pool.free(),
+            prompts_published: self.prompts_published,
+            here,
+        });
+    }
+
+    /// Whether a queue's head that did not fit cannot fit now either, by one look-up in place of all: while the first
+    /// block that was not found cannot be found, no more of them can, and the rest needs room.
+    fn cannot_fit(&mut self, at: u32) -> bool {
+        let place = &self.places[at as usize];
+        let Some(blocked) = self.blocked.filter(|it| it.serial == place.serial) else {
+            return false;
+        };
+        let size = self.config.block_tokens;
+        let (here, tokens) = (blocked.here, place.tokens());
+        let missing = place.names.get(here as usize);
+        let more = here < (tokens - 1) / size
+            && missing.is_some_and(|hash| self.pool.find(*hash).is_some());
+        let whole = self.config.semantics == Semantics::Vllm;
+        if more || !whole || tokens.div_ceil(size) <= here + self.pool.free() {
+            return false;
+        }
+        self.block(at, here);
+        true
+    }
+
     /// Looks up a place's blocks. At least one token is always left to compute, for the logits.
-    fn hits(&self, at: u32) -> Hits {
+    fn hits(&mut self, at: u32) -> Hits {
         let place = &self.places[at as usize];
         let most = (place.tokens() - 1) / self.config.block_tokens;
         let mut hits = Hits {
@@ -196,10 +250,12 @@ impl Engine {
         if !self.config.prefix_caching {
             return hits;
         }
+        let mut before = None;
         for hash in place.names.iter().take(most as usize) {
-            let Some((_, free)) = self.pool.find(*hash) else {
+            let Some((block, free)) = self.pool.find_after(before, *hash) else {
                 break;
             };
+            before = Some(block);
             hits.here += 1;
             hits.free += u32::from(free);
         }
@@ -210,10 +266,12 @@ impl Engine {
     /// Takes hold of the blocks that were hit and books the admission.
     fn occupy(&mut self, at: u32, hits: &Hits, now: f64) {
         let place = &mut self.places[at as usize];
+        let mut before = None;
         for hash in place.names.iter().take(hits.here as usize) {
-            if let Some((block, _)) = self.pool.find(*hash) {
+            if let Some((block, _)) = self.pool.find_after(before, *hash) {
                 self.pool.hold(block);
                 place.blocks.push(block);
+                before = Some(block);
             }
         }
         // Room for those from elsewhere is taken, and their names given, as if they were computed in this step.

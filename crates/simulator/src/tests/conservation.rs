@@ -185,7 +185,7 @@ impl Run {
                     assert_eq!(fate.tokens, 0);
                     fate.tokens = 1;
                 }
-                OutputKind::Token => fate.tokens += 1,
+                OutputKind::Tokens(count) => fate.tokens += count,
                 OutputKind::Finished { .. } => {
                     assert_eq!(fate.tokens, fate.wanted);
                     fate.ends += 1;
@@ -236,5 +236,55 @@ proptest! {
             (run.now, run.log, run.engine.stats())
         };
         prop_assert_eq!(play(), play());
+    }
+}
+
+/// Outputs with the tokens of each sequence told in one with its end, wherever they were told.
+fn told_at_the_end(log: &[Output]) -> Vec<Output> {
+    let mut tokens: BTreeMap<u64, u32> = BTreeMap::new();
+    let mut told = Vec::new();
+    for output in log {
+        match output.kind {
+            OutputKind::Tokens(count) => *tokens.entry(output.id).or_default() += count,
+            OutputKind::Finished { .. } => {
+                let count = tokens.remove(&output.id).unwrap_or(0);
+                let kind = OutputKind::Tokens(count);
+                told.extend([
+                    Output {
+                        id: output.id,
+                        kind,
+                    },
+                    *output,
+                ]);
+            }
+            _ => told.push(*output),
+        }
+    }
+    told
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// With an output for each token every running sequence is looked at in every step; with few outputs hardly any.
+    #[test]
+    fn sequences_that_are_left_alone_fare_the_same(
+        config in config(),
+        budget in prop_oneof![1..8_u32, 20..600_u32],
+        report_every in prop_oneof![Just(0_u32), 2..40_u32],
+        acts in prop::collection::vec(act(), 1..80),
+    ) {
+        let play = |report_every| {
+            let config = EngineConfig { max_batched_tokens: budget, report_every, ..config.clone() };
+            let mut run = Run::new(config);
+            let mut steps = Vec::new();
+            for act in &acts {
+                run.act(act);
+                steps.push((run.now, run.engine.stats()));
+            }
+            run.finish();
+            (run.now, steps, told_at_the_end(&run.log), run.engine.stats())
+        };
+        prop_assert_eq!(play(1), play(report_every));
     }
 }
