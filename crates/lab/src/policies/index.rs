@@ -131,11 +131,10 @@ impl PrefixIndex {
     pub(super) fn insert(&mut self, engine: usize, chain: &[BlockHash], tokens: u32) {
         let blocks = self.spec.blocks(chain, tokens);
         let recent = &mut self.engines[engine];
+        let hashes = (0..blocks).map(|block| self.spec.hash(chain, block));
         match self.spec.aging {
-            Aging::Head => (0..blocks).for_each(|b| recent.touch(self.spec.hash(chain, b))),
-            Aging::Tail => (0..blocks)
-                .rev()
-                .for_each(|b| recent.touch(self.spec.hash(chain, b))),
+            Aging::Head => recent.touch(hashes),
+            Aging::Tail => recent.touch(hashes.rev()),
         }
     }
 
@@ -180,6 +179,10 @@ struct Entry {
 }
 
 /// A bounded set that forgets what was touched longest ago.
+///
+/// Prompts that begin alike are touched in the same order again and again, so what belongs together stands together
+/// in the order of age. A touch looks up the first of such a row, follows it as far as it goes, and moves it to the
+/// newest end as one.
 #[derive(Debug)]
 struct Recent {
     room: usize,
@@ -204,14 +207,29 @@ impl Recent {
         self.places.contains_key(&hash)
     }
 
-    fn touch(&mut self, hash: u64) {
-        if let Some(&place) = self.places.get(&hash) {
-            if place != self.newest {
-                self.unlink(place);
-                self.link(place);
+    /// Touches one after the other.
+    fn touch(&mut self, hashes: impl Iterator<Item = u64>) {
+        let mut hashes = hashes.peekable();
+        while let Some(hash) = hashes.next() {
+            let Some(&first) = self.places.get(&hash) else {
+                self.enter(hash);
+                continue;
+            };
+            let mut last = first;
+            while let Some(next) = self.entries.get(self.entries[last as usize].newer as usize)
+                && hashes.next_if_eq(&next.hash).is_some()
+            {
+                last = self.entries[last as usize].newer;
             }
-            return;
+            if last != self.newest {
+                self.unlink(first, last);
+                self.link(first, last);
+            }
         }
+    }
+
+    /// Enters one that is not there.
+    fn enter(&mut self, hash: u64) {
         let place = if self.entries.len() < self.room {
             self.entries.push(Entry {
                 hash,
@@ -221,17 +239,19 @@ impl Recent {
             self.entries.len() as u32 - 1
         } else {
             let place = self.oldest;
-            self.unlink(place);
+            self.unlink(place, place);
             self.places.remove(&self.entries[place as usize].hash);
             self.entries[place as usize].hash = hash;
             place
         };
         self.places.insert(hash, place);
-        self.link(place);
+        self.link(place, place);
     }
 
-    fn unlink(&mut self, place: u32) {
-        let Entry { older, newer, .. } = self.entries[place as usize];
+    /// Takes a row out of the order.
+    fn unlink(&mut self, first: u32, last: u32) {
+        let older = self.entries[first as usize].older;
+        let newer = self.entries[last as usize].newer;
         match older {
             NONE => self.oldest = newer,
             older => self.entries[older as usize].newer = newer,
@@ -242,15 +262,15 @@ impl Recent {
         }
     }
 
-    fn link(&mut self, place: u32) {
+    /// Puts a row at the newest end.
+    fn link(&mut self, first: u32, last: u32) {
         let older = self.newest;
-        let entry = &mut self.entries[place as usize];
-        entry.older = older;
-        entry.newer = NONE;
+        self.entries[first as usize].older = older;
+        self.entries[last as usize].newer = NONE;
         match older {
-            NONE => self.oldest = place,
-            older => self.entries[older as usize].newer = place,
+            NONE => self.oldest = first,
+            older => self.entries[older as usize].newer = first,
         }
-        self.newest = place;
+        self.newest = last;
     }
 }
