@@ -6,8 +6,11 @@
 //!
 //! Where two sequences fill the same block at the same time, only the first copy carries the name.
 //!
-//! A long prompt is looked up block by block, each of them anywhere in memory. So a block remembers which one came
-//! after it when somebody last asked; where that one still has the right name, the table of names need not be read.
+//! A fleet's caches are larger than a core's, and each operation lands anywhere in them, so what counts is how many
+//! cache lines it touches. A block is a quarter of one. The free queue is a ring of numbers, used at its two ends
+//! only: who is taken out of the middle leaves its number behind, and what is in the ring counts where the block says
+//! that this is its place. A long prompt is looked up block by block, so each block remembers which one came after it
+//! last; where that one still has the right name, the table of names need not be read.
 
 use crate::hash::BlockHash;
 use crate::names::Names;
@@ -34,21 +37,37 @@ pub enum CacheEvent {
 }
 
 #[derive(Debug, Clone, Copy)]
-#[repr(align(32))] // never in two cache lines
+#[repr(align(16))]
 struct Block {
-    /// Means something while `named` only.
+    /// Means something while it is named only.
     name: BlockHash,
-    refs: u32,
-    prev: u32,
-    next: u32,
+    /// `FREE` and its place in the queue, or how many hold it; and in both cases `NAMED`.
+    state: u32,
     /// The block that was found or named after this one last; it may be another by now.
     after: u32,
-    named: bool,
 }
+
+const FREE: u32 = 1 << 31;
+const NAMED: u32 = 1 << 30;
+/// What is left of a state for its number.
+const NUMBER: u32 = NAMED - 1;
 
 impl Block {
     fn has(&self, hash: BlockHash) -> bool {
-        self.named && self.name == hash
+        self.named() && self.name == hash
+    }
+
+    fn named(&self) -> bool {
+        self.state & NAMED != 0
+    }
+
+    fn free(&self) -> bool {
+        self.state & FREE != 0
+    }
+
+    /// Whether it is free and stands in this place of the queue.
+    fn queued_at(&self, place: u32) -> bool {
+        (self.state | NAMED) == (FREE | NAMED | (place & NUMBER))
     }
 }
 
@@ -59,6 +78,9 @@ pub(crate) struct BlockPool {
     names: Names,
     /// Blocks with a name.
     named: usize,
+    /// Blocks in the order in which they became free. A power of two of places, at least twice the blocks.
+    queue: Vec<u32>,
+    /// The queue's first place and the one after its last, counted on for ever.
     head: u32,
     tail: u32,
     free: u32,
@@ -70,19 +92,17 @@ impl BlockPool {
         let mut pool = Self {
             blocks: vec![
                 Block {
-                    refs: 0,
-                    prev: NONE,
-                    next: NONE,
-                    after: NONE,
                     name: BlockHash(0),
-                    named: false,
+                    state: 0,
+                    after: NONE,
                 };
                 count as usize
             ],
             names: Names::new(count),
             named: 0,
-            head: NONE,
-            tail: NONE,
+            queue: vec![NONE; (count as usize * 2).next_power_of_two()],
+            head: 0,
+            tail: 0,
             free: 0,
             events: None,
         };
@@ -117,7 +137,7 @@ impl BlockPool {
         let id = self
             .names
             .get(hash.0, |id| self.blocks[id as usize].has(hash))?;
-        Some((id, self.blocks[id as usize].refs == 0))
+        Some((id, self.blocks[id as usize].free()))
     }
 
     /// The same, for a name that comes after that of the block `before`.
@@ -131,7 +151,7 @@ impl BlockPool {
         };
         let after = self.blocks[before as usize].after;
         match self.blocks.get(after as usize) {
-            Some(block) if block.has(hash) => Some((after, block.refs == 0)),
+            Some(block) if block.has(hash) => Some((after, block.free())),
             _ => {
                 let found = self.find(hash)?;
                 self.blocks[before as usize].after = found.0;
@@ -142,36 +162,44 @@ impl BlockPool {
 
     /// Takes one more hold of a block that was found.
     pub(crate) fn hold(&mut self, id: u32) {
-        if self.blocks[id as usize].refs == 0 {
-            self.unlink(id);
+        let block = &mut self.blocks[id as usize];
+        if block.free() {
+            // Its number stays in the queue and is passed over.
+            block.state &= NAMED;
+            self.free -= 1;
         }
-        self.blocks[id as usize].refs += 1;
+        block.state += 1;
     }
 
     /// Gives out the block that was free for longest, forgetting what it held.
     pub(crate) fn take(&mut self) -> Option<u32> {
-        let id = self.head;
-        if id == NONE {
-            return None;
-        }
-        self.unlink(id);
-        let block = &mut self.blocks[id as usize];
-        block.refs = 1;
-        if std::mem::take(&mut block.named) {
-            let hash = block.name;
-            self.named -= 1;
-            if let Some(events) = &mut self.events {
-                events.push(CacheEvent::Removed { hash });
+        while self.head != self.tail {
+            let place = self.head;
+            let id = self.queue[self.at(place)];
+            self.head = place.wrapping_add(1);
+            let block = &mut self.blocks[id as usize];
+            if !block.queued_at(place) {
+                continue;
             }
+            self.free -= 1;
+            if block.named() {
+                let hash = block.name;
+                self.named -= 1;
+                if let Some(events) = &mut self.events {
+                    events.push(CacheEvent::Removed { hash });
+                }
+            }
+            block.state = 1;
+            return Some(id);
         }
-        Some(id)
+        None
     }
 
     /// Lets go of a block; it becomes free with its last holder.
     pub(crate) fn release(&mut self, id: u32) {
         let block = &mut self.blocks[id as usize];
-        block.refs -= 1;
-        if block.refs == 0 {
+        block.state -= 1;
+        if block.state & NUMBER == 0 {
             self.push_free(id);
         }
     }
@@ -179,11 +207,11 @@ impl BlockPool {
     /// Names a full block; returns whether it can be hit under that name now and could not before.
     pub(crate) fn publish(&mut self, id: u32, hash: BlockHash, parent: Option<BlockHash>) -> bool {
         let blocks = &self.blocks;
-        if blocks[id as usize].named {
+        if blocks[id as usize].named() {
             return false;
         }
         if self.names.is_full() {
-            let named = (0_u32..).zip(blocks).filter(|(_, block)| block.named);
+            let named = (0_u32..).zip(blocks).filter(|(_, block)| block.named());
             self.names
                 .renew(named.map(|(id, block)| (block.name.0, id)));
         }
@@ -192,7 +220,8 @@ impl BlockPool {
             return false;
         }
         let block = &mut self.blocks[id as usize];
-        (block.name, block.named) = (hash, true);
+        block.name = hash;
+        block.state |= NAMED;
         self.named += 1;
         if let Some(events) = &mut self.events {
             events.push(CacheEvent::Stored { hash, parent });
@@ -209,39 +238,45 @@ impl BlockPool {
     pub(crate) fn forget(&mut self) {
         self.names.clear();
         self.named = 0;
-        self.blocks.iter_mut().for_each(|block| block.named = false);
+        self.blocks
+            .iter_mut()
+            .for_each(|block| block.state &= !NAMED);
         if let Some(events) = &mut self.events {
             events.push(CacheEvent::Cleared);
         }
     }
 
+    fn at(&self, place: u32) -> usize {
+        place as usize & (self.queue.len() - 1)
+    }
+
     fn push_free(&mut self, id: u32) {
-        let tail = self.tail;
-        let block = &mut self.blocks[id as usize];
-        block.prev = tail;
-        block.next = NONE;
-        if tail == NONE {
-            self.head = id;
-        } else {
-            self.blocks[tail as usize].next = id;
+        if self.tail.wrapping_sub(self.head) as usize == self.queue.len() {
+            self.tidy();
         }
-        self.tail = id;
+        let (place, at) = (self.tail, self.at(self.tail));
+        self.queue[at] = id;
+        let block = &mut self.blocks[id as usize];
+        block.state = (block.state & NAMED) | FREE | (place & NUMBER);
+        self.tail = place.wrapping_add(1);
         self.free += 1;
     }
 
-    fn unlink(&mut self, id: u32) {
-        let Block { prev, next, .. } = self.blocks[id as usize];
-        if prev == NONE {
-            self.head = next;
-        } else {
-            self.blocks[prev as usize].next = next;
+    /// Drops the numbers that are to be passed over: at least half of a queue that is full.
+    fn tidy(&mut self) {
+        let (mut from, tail) = (self.head, self.tail);
+        self.tail = self.head;
+        while from != tail {
+            let id = self.queue[self.at(from)];
+            let block = &mut self.blocks[id as usize];
+            if block.queued_at(from) {
+                block.state = (block.state & NAMED) | FREE | (self.tail & NUMBER);
+                let at = self.at(self.tail);
+                self.queue[at] = id;
+                self.tail = self.tail.wrapping_add(1);
+            }
+            from = from.wrapping_add(1);
         }
-        if next == NONE {
-            self.tail = prev;
-        } else {
-            self.blocks[next as usize].prev = prev;
-        }
-        self.free -= 1;
     }
 }
 
@@ -249,28 +284,31 @@ impl BlockPool {
 impl BlockPool {
     /// Reference counts, for the conservation tests.
     pub(crate) fn refs(&self) -> Vec<u32> {
-        self.blocks.iter().map(|block| block.refs).collect()
+        let refs = |block: &Block| match block.free() {
+            true => 0,
+            false => block.state & NUMBER,
+        };
+        self.blocks.iter().map(refs).collect()
     }
 
-    /// Walks the free queue and checks that list, counts and names agree.
+    /// Walks the free queue and checks that queue, counts and names agree.
     pub(crate) fn check(&self) {
-        let mut seen = 0;
-        let mut at = self.head;
-        let mut before = NONE;
-        while at != NONE {
-            let block = &self.blocks[at as usize];
-            assert_eq!(block.refs, 0, "a held block in the free queue");
-            assert_eq!(block.prev, before);
-            before = at;
-            at = block.next;
-            seen += 1;
-            assert!(seen <= self.total(), "the free queue is a ring");
+        let mut seen = vec![false; self.blocks.len()];
+        let mut place = self.head;
+        while place != self.tail {
+            let id = self.queue[self.at(place)] as usize;
+            if self.blocks[id].queued_at(place) {
+                assert!(!seen[id], "a block is free twice");
+                seen[id] = true;
+            }
+            place = place.wrapping_add(1);
         }
-        assert_eq!(self.tail, before);
-        assert_eq!(seen, self.free);
-        let zero = self.blocks.iter().filter(|block| block.refs == 0).count();
-        assert_eq!(zero as u32, self.free, "a block is lost");
-        let named = self.blocks.iter().enumerate().filter(|(_, it)| it.named);
+        for (block, seen) in self.blocks.iter().zip(&seen) {
+            assert_eq!(block.free(), *seen, "a block is lost");
+            assert!(block.free() || block.state & NUMBER > 0);
+        }
+        assert_eq!(seen.iter().filter(|it| **it).count() as u32, self.free);
+        let named = self.blocks.iter().enumerate().filter(|(_, it)| it.named());
         let mut count = 0;
         for (id, block) in named {
             assert_eq!(self.find(block.name).map(|it| it.0), Some(id as u32));

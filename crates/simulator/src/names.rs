@@ -1,38 +1,32 @@
 //! From the name of a block to its place: an open-addressing table made for what the engine does.
 //!
 //! Each block that is computed is looked up, entered, and one day evicted, in a table far larger than a core's nearest
-//! cache; so each of these should touch as little memory as can be. Half of the mixed name is kept beside the block's
-//! number, gives the home slot, and tells most wrong slots without a look at the block. An evicted block is not taken
+//! cache; so each of these should touch as little memory as can be. A slot is four bytes: the block's number and, in the
+//! bits that are left, a part of the mixed name, which tells most wrong slots without a look at the block. An evicted block is not taken
 //! out: its slot says something that is no longer so, which whoever looks sees from the block itself. When too many
 //! slots are like that, the table is made anew from the blocks, all at once while it is in the cache.
 
-/// A slot: half of the mixed name, and the block; `EMPTY` blocks are no blocks.
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    high: u32,
-    block: u32,
-}
-
-const EMPTY: Slot = Slot {
-    high: 0,
-    block: u32::MAX,
-};
+const EMPTY: u32 = u32::MAX;
 
 /// The table. The full names stay with the blocks: callers say whether a block still has a name.
 #[derive(Debug, Clone)]
 pub(crate) struct Names {
-    slots: Vec<Slot>,
+    /// Block numbers, in the low bits, under as much of the mixed name as there is room for.
+    slots: Vec<u32>,
+    /// The low bits. No block has this number.
+    number: u32,
     mask: usize,
     /// Slots that are not empty.
     used: usize,
 }
 
 impl Names {
-    /// For so many blocks: at most a third of the slots are ever true, and at most two thirds taken.
+    /// For so many blocks: at most half of the slots are ever true, and at most two thirds taken.
     pub(crate) fn new(blocks: u32) -> Self {
-        let slots = (blocks as usize * 3).next_power_of_two().max(8);
+        let slots = (blocks as usize * 2).next_power_of_two().max(8);
         Self {
             slots: vec![EMPTY; slots],
+            number: u32::MAX >> blocks.leading_zeros().min(31),
             mask: slots - 1,
             used: 0,
         }
@@ -45,15 +39,16 @@ impl Names {
 
     /// The block of a name, or the empty slot where it would be.
     fn look(&self, name: u64, has: impl Fn(u32) -> bool) -> Result<u32, usize> {
-        let high = high(name);
-        let mut at = high as usize & self.mask;
+        let mixed = mixed(name);
+        let mut at = (mixed >> 32) as usize & self.mask;
         loop {
             let slot = self.slots[at];
-            if slot.block == EMPTY.block {
+            if slot == EMPTY {
                 return Err(at);
             }
-            if slot.high == high && has(slot.block) {
-                return Ok(slot.block);
+            let block = slot & self.number;
+            if (slot ^ mixed as u32) <= self.number && has(block) {
+                return Ok(block);
             }
             at = (at + 1) & self.mask;
         }
@@ -64,8 +59,7 @@ impl Names {
         match self.look(name, has) {
             Ok(_) => false,
             Err(at) => {
-                let high = high(name);
-                self.slots[at] = Slot { high, block };
+                self.slots[at] = (mixed(name) as u32 & !self.number) | block;
                 self.used += 1;
                 true
             }
@@ -93,8 +87,8 @@ impl Names {
 }
 
 /// Mixed, so that names which somebody counted up do not crowd.
-fn high(name: u64) -> u32 {
-    (name.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+fn mixed(name: u64) -> u64 {
+    name.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 #[cfg(test)]
