@@ -22,7 +22,10 @@ pub(crate) struct Adapters {
     gpu: Vec<AdapterId>,
     host: Vec<AdapterId>,
     users: FxHashMap<AdapterId, Users>,
-    distinct_running: usize,
+    /// Those with a running sequence, in no order.
+    active: Vec<AdapterId>,
+    /// Sequences that wait and have an adapter.
+    waiting: usize,
     pub(crate) loads: u64,
 }
 
@@ -33,7 +36,8 @@ impl Adapters {
             gpu: Vec::new(),
             host: Vec::new(),
             users: FxHashMap::default(),
-            distinct_running: 0,
+            active: Vec::new(),
+            waiting: 0,
             loads: 0,
         }
     }
@@ -44,33 +48,44 @@ impl Adapters {
 
     /// Factor on the step time for the adapters that run.
     pub(crate) fn step_factor(&self) -> f64 {
-        1.0 + self.config.step_factor * self.distinct_running as f64
+        1.0 + self.config.step_factor * self.active.len() as f64
     }
 
     pub(crate) fn wait(&mut self, adapter: AdapterId) {
         self.users.entry(adapter).or_default().waiting += 1;
+        self.waiting += 1;
     }
 
     pub(crate) fn stop_waiting(&mut self, adapter: AdapterId) {
         if let Some(users) = self.users.get_mut(&adapter) {
             users.waiting -= 1;
+            self.waiting -= 1;
         }
         self.forget_unused(adapter);
     }
 
     /// Whether a sequence of this adapter can join the batch.
     pub(crate) fn open_for(&self, adapter: AdapterId) -> bool {
-        self.distinct_running < self.config.max_loras
-            || self.users.get(&adapter).is_some_and(|u| u.running > 0)
+        self.active.len() < self.config.max_loras || self.active.contains(&adapter)
+    }
+
+    /// How many of `waiting` sequences can join the batch, as far as adapters are concerned.
+    pub(crate) fn open_among(&self, waiting: usize) -> usize {
+        if self.active.len() < self.config.max_loras {
+            return waiting;
+        }
+        let users = self.active.iter().filter_map(|it| self.users.get(it));
+        waiting - self.waiting + users.map(|it| it.waiting as usize).sum::<usize>()
     }
 
     /// Moves a waiting sequence of the adapter into the batch; returns the seconds that loading takes.
     pub(crate) fn run(&mut self, adapter: AdapterId) -> f64 {
         let users = self.users.entry(adapter).or_default();
+        self.waiting -= users.waiting.min(1) as usize;
         users.waiting = users.waiting.saturating_sub(1);
         users.running += 1;
         if users.running == 1 {
-            self.distinct_running += 1;
+            self.active.push(adapter);
         }
         self.load(adapter)
     }
@@ -79,7 +94,7 @@ impl Adapters {
         if let Some(users) = self.users.get_mut(&adapter) {
             users.running -= 1;
             if users.running == 0 {
-                self.distinct_running -= 1;
+                self.active.retain(|it| *it != adapter);
             }
         }
         self.forget_unused(adapter);

@@ -74,6 +74,13 @@ impl Place {
     }
 }
 
+/// A place in the queue, with its adapter, so that those that must be passed over can be without a look at them.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    place: u32,
+    adapter: Option<AdapterId>,
+}
+
 /// An awake place's share of the step. Shares stand in the order of the batch.
 #[derive(Debug, Clone, Copy)]
 struct Share {
@@ -124,7 +131,7 @@ pub struct Engine {
     vacant: Vec<u32>,
     by_id: FxHashMap<u64, u32>,
     batch: Batch,
-    waiting: VecDeque<u32>,
+    waiting: VecDeque<Waiting>,
     shares: Vec<Share>,
     /// A step is planned and not booked.
     planned: bool,
@@ -271,13 +278,14 @@ impl Engine {
         let before = match self.config.policy {
             QueuePolicy::Fcfs => self
                 .waiting
-                .partition_point(|other| places[*other as usize].serial < key.1),
+                .partition_point(|other| places[other.place as usize].serial < key.1),
             QueuePolicy::Priority => self.waiting.partition_point(|other| {
-                let other = &places[*other as usize];
+                let other = &places[other.place as usize];
                 (other.priority, other.serial) < key
             }),
         };
-        self.waiting.insert(before, at);
+        let adapter = places[at as usize].adapter;
+        self.waiting.insert(before, Waiting { place: at, adapter });
     }
 
     fn queue_key(&self, at: u32) -> (i32, u64) {
@@ -361,7 +369,7 @@ impl Engine {
         if let Some(index) = self.batch.position(at) {
             self.leave(index);
         } else {
-            self.waiting.retain(|other| *other != at);
+            self.waiting.retain(|other| other.place != at);
             if let Some(adapter) = self.places[at as usize].adapter {
                 self.adapters.stop_waiting(adapter);
             }
@@ -475,11 +483,16 @@ impl Engine {
             assert_eq!(self.batch.places()[share.index as usize], share.place);
         }
         assert_eq!(refs, self.pool.refs());
-        for at in &self.waiting {
-            assert!(
-                !self.places[*at as usize].running && self.places[*at as usize].blocks.is_empty()
-            );
+        for waiting in &self.waiting {
+            let place = &self.places[waiting.place as usize];
+            assert!(!place.running && place.blocks.is_empty());
+            assert_eq!(place.adapter, waiting.adapter);
         }
+        let open = self.waiting.iter().filter(|it| match it.adapter {
+            Some(adapter) => self.adapters.open_for(adapter),
+            None => true,
+        });
+        assert_eq!(open.count(), self.adapters.open_among(self.waiting.len()));
         assert_eq!(self.batch.len() + self.waiting.len(), self.by_id.len());
         assert_eq!(self.places.len(), self.by_id.len() + self.vacant.len());
     }

@@ -1,6 +1,6 @@
 //! Who computes what in a step.
 
-use super::{Blocked, Engine, Share};
+use super::{Blocked, Engine, Share, Waiting};
 use crate::config::{QueuePolicy, Semantics};
 
 /// What the prefix cache has for a waiting place.
@@ -158,14 +158,20 @@ impl Engine {
     pub(super) fn schedule_waiting(&mut self, now: f64, budget: &mut u32) {
         self.deferred = 0;
         let mut index = 0;
+        let mut open = self.adapters.open_among(self.waiting.len());
         while index < self.waiting.len() && *budget > 0 && self.batch.len() < self.config.max_seqs {
-            let at = self.waiting[index];
-            let adapter = self.places[at as usize].adapter;
+            if open == 0 {
+                self.deferred += self.waiting.len() - index;
+                break;
+            }
+            let Waiting { place: at, adapter } = self.waiting[index];
             if adapter.is_some_and(|adapter| !self.adapters.open_for(adapter)) {
                 self.deferred += 1;
                 index += 1;
             } else if self.admit(at, now, budget) {
                 self.waiting.remove(index);
+                // Who was passed over before is passed over still: a place that joins opens no slot.
+                open = self.adapters.open_among(self.waiting.len());
             } else {
                 break;
             }
