@@ -12,8 +12,13 @@
 //! that this is its place. A long prompt is looked up block by block, so each block remembers which one came after it
 //! last; where that one still has the right name, the table of names need not be read.
 
+use std::hint::black_box;
+
 use crate::hash::BlockHash;
 use crate::names::Names;
+
+/// How many far places are read together.
+pub(crate) const AHEAD: usize = 16;
 
 const NONE: u32 = u32::MAX;
 
@@ -195,13 +200,30 @@ impl BlockPool {
         None
     }
 
+    /// Lets go of all blocks of a sequence, last block first.
+    pub(crate) fn release_all(&mut self, ids: &mut Vec<u32>) {
+        for part in ids.rchunks(AHEAD) {
+            // Read together, they come from far memory at once and not one after the other.
+            let states = part.iter().map(|id| self.blocks[*id as usize].state);
+            black_box(states.fold(0, |all, state| all | state));
+            part.iter().rev().for_each(|id| self.release(*id));
+        }
+        ids.clear();
+    }
+
     /// Lets go of a block; it becomes free with its last holder.
-    pub(crate) fn release(&mut self, id: u32) {
+    fn release(&mut self, id: u32) {
         let block = &mut self.blocks[id as usize];
         block.state -= 1;
         if block.state & NUMBER == 0 {
             self.push_free(id);
         }
+    }
+
+    /// Names are going to be given: reads where they will be entered, [`AHEAD`] of them at a time.
+    pub(crate) fn expect(&self, hashes: &[BlockHash]) {
+        let slots = hashes.iter().map(|hash| self.names.peek(hash.0));
+        black_box(slots.fold(0, |all, slot| all | slot));
     }
 
     /// Names a full block; returns whether it can be hit under that name now and could not before.

@@ -37,6 +37,11 @@ impl Names {
         self.look(name, has).ok()
     }
 
+    /// What is in the first slot of a name.
+    pub(crate) fn peek(&self, name: u64) -> u32 {
+        self.slots[(mixed(name) >> 32) as usize & self.mask]
+    }
+
     /// The block of a name, or the empty slot where it would be.
     fn look(&self, name: u64, has: impl Fn(u32) -> bool) -> Result<u32, usize> {
         let mixed = mixed(name);

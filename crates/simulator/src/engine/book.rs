@@ -139,9 +139,7 @@ impl Engine {
         place.running = false;
         place.computed = 0;
         place.published = 0;
-        while let Some(block) = place.blocks.pop() {
-            self.pool.release(block);
-        }
+        self.pool.release_all(&mut place.blocks);
         if let Some(adapter) = place.adapter {
             self.adapters.stop_running(adapter);
         }

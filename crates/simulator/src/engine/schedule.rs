@@ -1,6 +1,7 @@
 //! Who computes what in a step.
 
 use super::{Blocked, Engine, Share, Waiting};
+use crate::blocks::AHEAD;
 use crate::config::{QueuePolicy, Semantics};
 
 /// What the prefix cache has for a waiting place.
@@ -117,6 +118,11 @@ impl Engine {
         }
         let full = (tokens / size).min(place.names.len() as u32);
         for index in place.published as usize..full as usize {
+            let done = index - place.published as usize;
+            if done.is_multiple_of(AHEAD) && full as usize > index + 1 {
+                let end = (index + AHEAD).min(full as usize);
+                self.pool.expect(&place.names[index..end]);
+            }
             let parent = index.checked_sub(1).map(|before| place.names[before]);
             let new = self
                 .pool
