@@ -18,6 +18,8 @@ pub(super) enum Stage {
 /// One job's record.
 #[derive(Debug)]
 pub(super) struct Record {
+    /// The job's, at hand.
+    pub(super) id: u64,
     pub(super) job: Box<Job>,
     pub(super) gateway: usize,
     pub(super) engine: Option<u32>,
@@ -57,6 +59,7 @@ impl Book {
         }
         self.by_id.insert(job.id, slot);
         self.records.push(Record {
+            id: job.id,
             measured: !job.warmup && job.at >= warmup,
             job,
             gateway,

@@ -386,7 +386,7 @@ impl Fleet {
         if record.stage != Stage::Sent || record.attempt != attempt {
             return;
         }
-        let (gateway, job, unstreamed) = (record.gateway, record.job.id, record.unstreamed);
+        let (gateway, job, unstreamed) = (record.gateway, record.id, record.unstreamed);
         let told = match answer {
             Answer::First { cached } => {
                 self.book.first(slot, self.now, cached);
