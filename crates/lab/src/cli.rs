@@ -129,7 +129,8 @@ pub struct CompareArgs {
     /// Workloads, joined by commas.
     #[arg(long, value_delimiter = ',', required = true)]
     workloads: Vec<String>,
-    /// Policies, joined by commas; all if not given.
+    /// Policies, joined by commas; all if not given. NAME@VALUE sets what was tuned of a published one,
+    /// pointsman@PATH=VALUE+PATH=VALUE settings of the product's pool (pointsman@prices.mu=0).
     #[arg(long, value_delimiter = ',')]
     policies: Vec<String>,
     /// Loads, joined by commas; each workload's own if not given.
@@ -248,6 +249,9 @@ pub struct ReportArgs {
     /// Also write the figure of all cells to this SVG file.
     #[arg(long, value_name = "SVG")]
     overview: Option<PathBuf>,
+    /// Also write a figure of the time to first token over the load to this SVG file.
+    #[arg(long, value_name = "SVG")]
+    over_load: Option<PathBuf>,
     /// The page; report.html in the folder if not given.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -332,6 +336,9 @@ pub fn main(command: LabCommand) -> anyhow::Result<()> {
             let results = Results::read(&args.folder)?;
             if let Some(path) = args.overview {
                 put(&path, report::overview(&results).as_bytes())?;
+            }
+            if let Some(path) = args.over_load {
+                put(&path, report::over_load_figure(&results).as_bytes())?;
             }
             if args.folder.join("goals.json").is_file() {
                 let outcome = Outcome::read(&args.folder)?;

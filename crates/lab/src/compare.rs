@@ -6,6 +6,7 @@
 
 mod catalog;
 mod results;
+mod variant;
 
 use std::time::Instant;
 

@@ -15,6 +15,16 @@ pub enum LabError {
         /// What there is.
         known: String,
     },
+    /// A setting of the product's pool that does not exist or makes no sense.
+    #[error(
+        "setting {setting:?}: {reason}; write pointsman@PATH=VALUE, several joined by '+', as in pointsman@prices.mu=0"
+    )]
+    Setting {
+        /// What was asked for.
+        setting: String,
+        /// Why not.
+        reason: String,
+    },
     /// No such workload, or one that cannot be made.
     #[error(transparent)]
     Workload(#[from] WorkloadError),

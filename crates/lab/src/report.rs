@@ -3,8 +3,10 @@
 //! For each workload: how the time to the first token, the hit ratio and the time per token go with the load, a table
 //! for each load with medians and their intervals over seeds, ratios to the bound and to the best other policy of the
 //! cell, and the course of the KV caches over time. At the end the manifest: all settings, seeds, constants and their
-//! sources. No script, no font and no picture is loaded from anywhere.
+//! sources. No script, no font and no picture is loaded from anywhere. Two figures can be had as files of their own:
+//! all cells at a glance, and the time to first token over the load.
 
+mod curves;
 mod dots;
 mod goals;
 mod groups;
@@ -12,7 +14,7 @@ mod page;
 mod svg;
 
 pub use groups::{Group, Row, groups};
-pub use page::{goals_page, overview, page};
+pub use page::{goals_page, over_load_figure, overview, page};
 
 use std::fmt::Write as _;
 

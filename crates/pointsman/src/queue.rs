@@ -27,7 +27,7 @@ pub(crate) struct QueueArgs {
     /// How long a request waits for the first server of an empty pool.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     pub(crate) empty_pool_wait: Duration,
-    /// After this wait a request takes one dispatch in eight, whatever its class.
+    /// Requests that waited longer take one second of prefill in eight, oldest first, whatever their class.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub(crate) starvation_bound: Duration,
     /// How the flows of one class share.
@@ -68,7 +68,7 @@ pub(crate) enum Fairness {
 /// The order within a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Order {
-    /// Short work first, with ageing.
+    /// Short work first; the starvation bound keeps long work going.
     ShortestFirst,
     /// As they came.
     Fcfs,

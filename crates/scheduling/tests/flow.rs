@@ -326,8 +326,10 @@ fn a_stream_of_critical_requests_does_not_starve_standard_ones() {
         "after ten seconds: {served:?}"
     );
     assert!(
-        served.windows(2).all(|pair| pair[1].1 - pair[0].1 == 8),
-        "one dispatch in eight: {served:?}"
+        served
+            .windows(2)
+            .all(|pair| (8..=9).contains(&(pair[1].1 - pair[0].1))),
+        "one second of prefill in eight: {served:?}"
     );
 }
 

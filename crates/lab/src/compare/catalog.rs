@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use scheduling::{Fairness, PolicyKind};
+use scheduling::PolicyKind;
 use simulator::EngineConfig;
 
+use super::variant;
 use crate::product::{Knowledge, Product, ProductConfig};
 use crate::workload::{self, Options};
 use crate::{Dispatcher, LabError, Workload, fleet, policies};
@@ -69,20 +70,12 @@ pub trait Catalog: Sync {
     }
 }
 
-/// The product's pool that lets flows take what they ask for.
-const NO_FAIRNESS: &str = "pointsman-no-fairness";
-
 /// Names of the product's own policies, and what they are.
-const PRODUCT: [(&str, PolicyKind, &str); 5] = [
+const PRODUCT: [(&str, PolicyKind, &str); 4] = [
     (
         "pointsman",
         PolicyKind::ExpectedCost,
         "the product's pool with its default policy, expected cost",
-    ),
-    (
-        NO_FAIRNESS,
-        PolicyKind::ExpectedCost,
-        "the same without fairness between flows",
     ),
     (
         "pool-round-robin",
@@ -179,7 +172,7 @@ impl Catalog for Builtin {
         knowledge: Knowledge,
         seed: u64,
     ) -> Result<Box<dyn Dispatcher>, LabError> {
-        product(name, engines, knowledge, seed)
+        product(name, engines, knowledge, seed)?
             .or_else(|| policies::build(name, engines, seed))
             .ok_or_else(|| LabError::Policy {
                 name: name.to_owned(),
@@ -188,8 +181,10 @@ impl Catalog for Builtin {
     }
 
     fn about_policy(&self, name: &str) -> String {
-        if let Some((_, _, about)) = PRODUCT.iter().find(|(known, ..)| *known == name) {
-            return (*about).to_owned();
+        let (plain, settings) = variant::split(name);
+        if let Some((_, _, about)) = PRODUCT.iter().find(|(known, ..)| *known == plain) {
+            let settings = settings.map(|it| format!(", with {it}"));
+            return format!("{about}{}", settings.unwrap_or_default());
         }
         let own = policies::manifest().iter();
         let own = own.filter(|it| name.starts_with(it.policy));
@@ -202,18 +197,21 @@ impl Catalog for Builtin {
     }
 }
 
-/// The product's pool with one of its policies.
+/// The product's pool with one of its policies, and settings after an `@`; `None` if the name is none of the product's.
 pub(crate) fn product(
     name: &str,
     engines: &[EngineConfig],
     knowledge: Knowledge,
     seed: u64,
-) -> Option<Box<dyn Dispatcher>> {
-    let (_, kind, _) = PRODUCT.iter().find(|(known, ..)| *known == name)?;
+) -> Result<Option<Box<dyn Dispatcher>>, LabError> {
+    let (name, settings) = variant::split(name);
+    let Some((_, kind, _)) = PRODUCT.iter().find(|(known, ..)| *known == name) else {
+        return Ok(None);
+    };
     let mut config = ProductConfig::new(*kind);
     config.knowledge = knowledge;
-    if name == NO_FAIRNESS {
-        config.pool.flow.fairness = Fairness::Strict;
+    if let Some(settings) = settings {
+        config.pool = variant::apply(&config.pool, settings)?;
     }
-    Some(Box::new(Product::new(config, engines, seed)))
+    Ok(Some(Box::new(Product::new(config, engines, seed))))
 }

@@ -86,7 +86,7 @@ fn recorded() -> String {
     let path = folder.path().join("recording");
     let recorder = Recorder::create(&path, 1 << 24).unwrap();
     let config = Config {
-        prefill_gate_tokens: 1024,
+        prefill_gate_tokens: 256,
         ..Config::default()
     };
     let mut host = Host {

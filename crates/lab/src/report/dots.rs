@@ -16,8 +16,8 @@ const RANGE: [f64; 2] = [0.1, 100.0];
 const TICKS: [f64; 10] = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
 
 /// What the figure needs where no page's style is at hand.
-const ALONE: &str = "<style>text{fill:#1c2430;font:11px system-ui,sans-serif}.title{font-weight:600;font-size:13px}\
-.tick{fill:#5c6674}.grid{stroke:#dfe3e8}rect{fill:#fff}</style>";
+pub(super) const ALONE: &str = "<style>text{fill:#1c2430;font:11px system-ui,sans-serif}.title{font-weight:600;font-size:13px}\
+.tick{fill:#5c6674}.grid{stroke:#dfe3e8}.limit{stroke:#c33;stroke-dasharray:6 4;fill:none}rect{fill:#fff}</style>";
 
 /// The figure; `look` says how a policy is drawn, `alone` makes it a file of its own.
 pub(super) fn figure(

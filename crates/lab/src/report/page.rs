@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::dots;
 use super::groups::{Group, Row, groups};
 use super::svg::{Chart, Look, Point, Series, escape, short, stroke};
-use crate::compare::{Moment, Results};
+use super::{curves, dots};
+use crate::compare::{Moment, Results, WorkloadNote};
 use crate::goals::Outcome;
 use crate::stats::{Interval, PairedRatio};
 
@@ -49,15 +49,53 @@ pub fn overview(results: &Results) -> String {
     dots::figure(&groups, OURS, |name| policies.drawn(name), true)
 }
 
-fn whole(results: &Results, outcome: Option<&Outcome>) -> String {
+/// The p90 of the time to the first token over the load, of each workload with several loads, as a file of its own.
+#[must_use]
+pub fn over_load_figure(results: &Results) -> String {
     let groups = groups(results);
     let policies = Palette::new(&groups);
+    let charts: Vec<Chart> = workloads(&groups)
+        .into_iter()
+        .filter_map(|workload| {
+            let own: Vec<&Group> = groups.iter().filter(|it| it.workload == workload).collect();
+            (own.len() > 1).then(|| {
+                let mut chart = ttft(results, workload, &own, &policies);
+                chart.title = format!("{workload}: {}", chart.title);
+                chart
+            })
+        })
+        .collect();
+    let mut legend = policies.0.clone();
+    legend.push(("bound: one pooled server".to_owned(), Look::Bound));
+    curves::figure(&charts, &legend)
+}
+
+/// Time to first token over load.
+fn ttft(results: &Results, workload: &str, groups: &[&Group], policies: &Palette) -> Chart {
+    Chart {
+        title: TTFT.to_owned(),
+        x_label: note(results, workload)
+            .map_or("load", |it| &it.unit)
+            .to_owned(),
+        log_y: true,
+        limit: Some(results.manifest.plan.slo.ttft),
+        series: over_load(groups, policies, |it| it.ttft_p90),
+    }
+}
+
+fn workloads(groups: &[Group]) -> Vec<&str> {
     let mut workloads: Vec<&str> = Vec::new();
-    for group in &groups {
+    for group in groups {
         if !workloads.contains(&group.workload.as_str()) {
             workloads.push(&group.workload);
         }
     }
+    workloads
+}
+
+fn whole(results: &Results, outcome: Option<&Outcome>) -> String {
+    let groups = groups(results);
+    let policies = Palette::new(&groups);
     let mut out = String::from("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">");
     out.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>Pointsman lab</title>");
     let _ = write!(out, "<style>{STYLE}</style></head><body>");
@@ -71,7 +109,7 @@ fn whole(results: &Results, outcome: Option<&Outcome>) -> String {
         out.push_str(&figure);
         legend(&mut out, &policies, &groups.iter().collect::<Vec<_>>());
     }
-    for workload in workloads {
+    for workload in workloads(&groups) {
         let own: Vec<&Group> = groups.iter().filter(|it| it.workload == workload).collect();
         section(&mut out, results, workload, &own, &policies);
     }
@@ -165,11 +203,7 @@ fn section(
     groups: &[&Group],
     policies: &Palette,
 ) {
-    let note = results
-        .manifest
-        .workloads
-        .iter()
-        .find(|it| it.name == workload);
+    let note = note(results, workload);
     let (about, unit) = note.map_or(("", "load"), |it| (&it.about, &it.unit));
     let _ = write!(out, "<h2>{}</h2><p>{}</p>", escape(workload), escape(about));
     legend(out, policies, groups);
@@ -213,6 +247,11 @@ fn section(
     if let Some(last) = groups.last() {
         courses(out, results, last, policies);
     }
+}
+
+fn note<'a>(results: &'a Results, workload: &str) -> Option<&'a WorkloadNote> {
+    let notes = &results.manifest.workloads;
+    notes.iter().find(|it| it.name == workload)
 }
 
 fn legend(out: &mut String, policies: &Palette, groups: &[&Group]) {

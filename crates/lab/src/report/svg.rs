@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-const WIDTH: f64 = 460.0;
-const HEIGHT: f64 = 260.0;
+pub(super) const WIDTH: f64 = 460.0;
+pub(super) const HEIGHT: f64 = 260.0;
 const LEFT: f64 = 54.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 26.0;
@@ -166,13 +166,25 @@ fn nice(step: f64) -> f64 {
 impl Chart {
     /// The chart as an `<svg>` element; empty without a point.
     pub(super) fn svg(&self) -> String {
+        let inner = self.inner();
+        if inner.is_empty() {
+            return inner;
+        }
+        let title = escape(&self.title);
+        format!(
+            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">{inner}</svg>"
+        )
+    }
+
+    /// What is in that element.
+    pub(super) fn inner(&self) -> String {
         let points = || self.series.iter().flat_map(|it| &it.points);
         if points().next().is_none() {
             return String::new();
         }
         let (x, y) = self.axes();
         let mut out = format!(
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\"><text class=\"title\" x=\"{LEFT}\" y=\"15\">{0}</text>",
+            "<text class=\"title\" x=\"{LEFT}\" y=\"15\">{}</text>",
             escape(&self.title)
         );
         grid(&mut out, &x, &y, &self.x_label);
@@ -195,7 +207,6 @@ impl Chart {
                 mark(&mut out, series, knee, &x, &y);
             }
         }
-        out.push_str("</svg>");
         out
     }
 

@@ -46,6 +46,19 @@ fn the_page_is_whole_and_loads_nothing() {
 }
 
 #[test]
+fn a_figure_has_a_chart_for_each_workload_with_several_loads() {
+    let mut plan = small();
+    plan.workloads = vec!["toy".to_owned(), "<other>".to_owned()];
+    let figure = over_load_figure(&toys(&plan, 2).unwrap());
+    assert_eq!(figure.matches("<svg").count(), 1);
+    assert!(figure.contains("toy: time to first token") && figure.contains("&lt;other&gt;: time"));
+    assert!(figure.contains("pool-round-robin") && !figure.contains("NaN"));
+    plan.loads.truncate(1);
+    let figure = over_load_figure(&toys(&plan, 2).unwrap());
+    assert!(!figure.contains("time to first token, p90"));
+}
+
+#[test]
 fn numbers_are_short() {
     for (value, text) in [
         (0.0, "0"),

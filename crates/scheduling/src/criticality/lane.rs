@@ -19,9 +19,6 @@ use crate::id::Ticket;
 use crate::request::Request;
 use crate::time::Time;
 
-/// Seconds of prefill that a second of waiting makes up for.
-const AGING: f64 = 0.1;
-
 /// Uncached tokens that one flow may be ahead of another: one step of a default vLLM.
 const QUANTUM: u64 = 8192;
 
@@ -34,17 +31,12 @@ pub(crate) struct Rank(bool, i64);
 
 impl Rank {
     /// The place of a request that takes `least_prefill` seconds at least.
-    pub(crate) fn of(
-        ordering: Ordering,
-        request: &Request,
-        least_prefill: f64,
-        arrived: Time,
-    ) -> Self {
+    pub(crate) fn of(rules: &Rules, request: &Request, least_prefill: f64, arrived: Time) -> Self {
         let nanos = |seconds: f64| (seconds * 1e9) as i64;
         let came = i64::try_from(arrived.as_nanos()).unwrap_or(i64::MAX);
         let due = request.deadline.or(request.due);
         let due = due.map(|due| i64::try_from(due.as_nanos()).unwrap_or(i64::MAX));
-        match (ordering, due) {
+        match (rules.ordering, due) {
             (Ordering::Fcfs, _) => Self(true, came),
             (Ordering::Deadline, Some(due)) => Self(false, due),
             (Ordering::Deadline, None) => Self(true, came),
@@ -52,9 +44,10 @@ impl Rank {
             (Ordering::ShortestFirst, Some(due)) => {
                 Self(false, due.saturating_sub(nanos(least_prefill)))
             }
-            // The present is the same for all, so it may be left out of `- 0.1 * wait`.
+            // The present is the same for all, so it may be left out of `- aging * wait`.
             (Ordering::ShortestFirst, None) => {
-                Self(true, nanos(least_prefill + AGING * arrived.as_secs_f64()))
+                let work = least_prefill + rules.aging * arrived.as_secs_f64();
+                Self(true, nanos(work))
             }
         }
     }

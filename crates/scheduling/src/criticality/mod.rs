@@ -10,10 +10,10 @@
 //! 1. by priority, strictly: each priority is a *band*, made when first seen;
 //! 2. between the flows of a band by what each was served (the `lane` module), so that one client's flood does not
 //!    stand before another's single request;
-//! 3. within a flow by `S_min - 0.1 * wait`, in seconds: short work first, but a second of prefill more is made up by
-//!    ten seconds of waiting; requests that must be answered by some time come before, by when they have to begin;
-//! 4. a request that has waited longer than the starvation bound goes before everybody in one dispatch out of eight.
-//!    So under a constant stream of a higher class a lower one still gets an eighth of the dispatches, oldest first.
+//! 3. within a flow by the seconds of prefill where those are least: short work first (less `aging` times the wait, if
+//!    that is set); requests that must be answered by some time come before, by when they have to begin;
+//! 4. those that have waited longer than the starvation bound get one second of prefill out of eight, oldest first. So
+//!    under a constant stream of a higher class, or of shorter work, nobody starves.
 //!
 //! The queue is bounded, in requests, bytes and expected wait, and so may each band be. When it is full a newcomer of a
 //! higher class takes the place of the youngest of the lowest class; otherwise it is refused itself. A band with a
@@ -37,8 +37,8 @@ pub(crate) use drain::Drain;
 pub(crate) use queue::{Lineup, Queue, Waiting};
 pub use settings::{Admission, Band, Fairness, FlowControl, Ordering};
 
-/// Of this many dispatches one goes to the longest waiting, if that is over the starvation bound.
-const AGED_SHARE: u32 = 8;
+/// Of this many seconds of prefill one goes to the longest waiting, if that is over the starvation bound.
+const AGED_SHARE: u64 = 8;
 
 /// Whether a class may be refused when the pool is saturated.
 pub(crate) fn sheddable(priority: i32) -> bool {
@@ -79,23 +79,28 @@ impl Highest {
 }
 
 /// Whose turn the next dispatch from the queue is.
+///
+/// Work counts, not dispatches: who waited for long often waits because its prompt is long, and eight such in a row would
+/// be most of the work.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Turns {
-    since_aged: u32,
+    /// Nanoseconds of prefill that go in order before the longest waiting may go first again.
+    owed: u64,
 }
 
 impl Turns {
     /// Whether the longest waiting may go first now.
     pub(crate) fn aged_is_due(&self) -> bool {
-        self.since_aged + 1 >= AGED_SHARE
+        self.owed == 0
     }
 
-    /// A request left the queue for an endpoint; `aged` out of order because of its age.
-    pub(crate) fn dispatched(&mut self, aged: bool) {
-        self.since_aged = if aged {
-            0
+    /// A request of so many seconds of prefill left the queue for an endpoint; `aged` out of order because of its age.
+    pub(crate) fn dispatched(&mut self, seconds: f64, aged: bool) {
+        let nanos = (seconds * 1e9) as u64;
+        self.owed = if aged {
+            nanos.saturating_mul(AGED_SHARE - 1)
         } else {
-            self.since_aged.saturating_add(1)
+            self.owed.saturating_sub(nanos)
         };
     }
 }

@@ -102,7 +102,7 @@ impl Queue {
             .or_insert_with(|| Lane::new(settings.rules(request.priority)));
         let seconds = waiting.least_prefill;
         let spot = Spot {
-            rank: Rank::of(lane.rules.ordering, request, seconds, waiting.arrived),
+            rank: Rank::of(&lane.rules, request, seconds, waiting.arrived),
             ticket: waiting.ticket,
             flow: lane.flow_of(request),
             cost: lane.cost(waiting.tokens),

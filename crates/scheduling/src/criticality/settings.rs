@@ -46,7 +46,7 @@ pub enum Fairness {
     serde(rename_all = "snake_case")
 )]
 pub enum Ordering {
-    /// Short work first, with ageing; those with a deadline by the time that is left. The default.
+    /// Short work first; those with a deadline by the time that is left. The default.
     #[default]
     ShortestFirst,
     /// First come first served.
@@ -112,8 +112,11 @@ pub struct FlowControl {
     pub fairness: Fairness,
     /// The order within a flow.
     pub ordering: Ordering,
-    /// A request that waited longer than this takes one dispatch in eight, whatever its class: the bound on
-    /// starvation under a constant stream of a higher class.
+    /// Seconds of prefill that a second of waiting makes up for, where short work goes first. With 0 long work waits for
+    /// all that is shorter, but for the starvation bound.
+    pub aging: f64,
+    /// Requests that waited longer than this take one second of prefill in eight, oldest first, whatever their class: the
+    /// bound on starvation under a constant stream of a higher class, or of shorter work.
     pub starvation_bound: Duration,
     /// How many waiting requests are looked at when capacity frees.
     pub window: usize,
@@ -137,6 +140,8 @@ impl Default for FlowControl {
             empty_ttl: Duration::from_secs(5),
             fairness: Fairness::Deficit,
             ordering: Ordering::ShortestFirst,
+            // Under overload the few that take long would else hold up all others sooner or later.
+            aging: 0.0,
             starvation_bound: Duration::from_secs(10),
             window: 32,
             // Ending what runs throws its work away.
@@ -155,6 +160,7 @@ pub(crate) struct Rules {
     pub(crate) ttl: Duration,
     pub(crate) fairness: Fairness,
     pub(crate) ordering: Ordering,
+    pub(crate) aging: f64,
     pub(crate) ceiling: f64,
 }
 
@@ -178,6 +184,7 @@ impl FlowControl {
             ttl: pick(own, default, |it| it.ttl).unwrap_or(self.request_ttl),
             fairness: pick(own, default, |it| it.fairness).unwrap_or(self.fairness),
             ordering: pick(own, default, |it| it.ordering).unwrap_or(self.ordering),
+            aging: self.aging,
             ceiling: pick(own, default, |it| it.ceiling).unwrap_or(1.0),
         }
     }
@@ -196,6 +203,11 @@ impl FlowControl {
             "flow.request_ttl",
             !self.request_ttl.is_zero(),
             "must be over zero",
+        )?;
+        check(
+            "flow.aging",
+            self.aging.is_finite() && self.aging >= 0.0,
+            "must be a number from 0 up",
         )?;
         check(
             "flow.max_wait",

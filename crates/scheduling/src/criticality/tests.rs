@@ -56,8 +56,17 @@ fn class_then_short_work_then_age() {
     );
     assert_eq!(
         order(&[(0, 0, 2.0, 0.0), (0, 0, 0.5, 20.0)]),
+        [1, 0],
+        "whatever the other waited"
+    );
+    let aging = FlowControl {
+        aging: 0.1,
+        ..FlowControl::default()
+    };
+    assert_eq!(
+        order_with(&aging, &[(0, 0, 2.0, 0.0), (0, 0, 0.5, 20.0)]),
         [0, 1],
-        "unless the other waited for long"
+        "unless waiting is set to count"
     );
     assert_eq!(
         order(&[(0, 0, 1.0, 3.0), (0, 0, 1.0, 3.0)]),
@@ -118,15 +127,26 @@ fn everything_goes_with_a_removed_request() {
 }
 
 #[test]
-fn one_dispatch_in_eight_is_for_the_aged() {
+fn one_second_of_prefill_in_eight_is_for_the_aged() {
+    let (long, short) = (2.0, 0.25);
     let mut turns = Turns::default();
-    let mut aged = 0;
-    for _ in 0..80 {
+    let (mut aged, mut others) = (0.0, 0.0);
+    for _ in 0..10 * (1 + 56) {
         let due = turns.aged_is_due();
-        aged += u32::from(due);
-        turns.dispatched(due);
+        let (seconds, sum) = if due {
+            (long, &mut aged)
+        } else {
+            (short, &mut others)
+        };
+        *sum += seconds;
+        turns.dispatched(seconds, due);
     }
-    assert_eq!(aged, 10);
+    assert_eq!((aged, others), (20.0, 140.0));
+    // Turns that nobody needed are not saved up.
+    (0..100).for_each(|_| turns.dispatched(long, false));
+    assert!(turns.aged_is_due());
+    turns.dispatched(long, true);
+    assert!(!turns.aged_is_due());
 }
 
 #[test]

@@ -192,7 +192,7 @@ impl Pool {
         match self.judge(now, &waiting) {
             Verdict::Go(choice) => {
                 self.queue.dispatched(ticket, choice.sizes.uncached());
-                self.turns.dispatched(aged);
+                self.turns.dispatched(choice.sizes.seconds, aged);
                 self.dispatch(now, &waiting, *choice);
                 return true;
             }

@@ -13,7 +13,7 @@ use crate::stats::{Interval, Summary};
 /// A fleet whose KV space is taken to this share on average counts as saturated.
 const SATURATED: f64 = 0.8;
 /// The product without fairness between flows.
-const UNFAIR: &str = "pointsman-no-fairness";
+const UNFAIR: &str = "pointsman@flow.fairness=strict";
 /// Twice what the fleet of `classes` can do.
 const OVERLOAD: f64 = 120.0;
 
