@@ -19,10 +19,10 @@ const FLEET: &str = "llama-3.1-8b-h100*4";
 pub(super) fn claims(desk: &mut Desk<'_>, scope: &Scope) -> Result<Vec<Verdict>, LabError> {
     let condition = scope.condition("ramp", |plan| {
         plan.fleet = Some(FLEET.to_owned());
-        plan.horizon = Some(if scope.small { 45.0 } else { 90.0 });
-        plan.warmup = Some(if scope.small { 15.0 } else { 30.0 });
+        plan.horizon = Some(45.0);
+        plan.warmup = Some(15.0);
     });
-    let step = if scope.small { 450 } else { 100 };
+    let step = if scope.small { 450 } else { 150 };
     let ramp = (100..=1000).step_by(step).map(f64::from);
     let places: Vec<Place> = ramp
         .map(|load| Place::new("sharegpt", load, &format!("{load} QPS")))

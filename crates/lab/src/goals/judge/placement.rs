@@ -62,7 +62,7 @@ pub(super) fn capacity(
         let of = |policy: &str| desk.p90(usual, policy, &place);
         of(a).total_cmp(&of(b))
     });
-    rivals.truncate(if scope.small { 1 } else { 3 });
+    rivals.truncate(if scope.small { 1 } else { 2 });
     let bound = capacities(desk, (scope, usual), &place, BOUND, &BTreeMap::new())?;
     let ours = capacities(desk, (scope, usual), &place, OURS, &bound)?;
     let mut best: Option<(&str, BTreeMap<u64, f64>)> = None;
