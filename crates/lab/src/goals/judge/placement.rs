@@ -279,6 +279,7 @@ pub(super) fn no_regret(
         Unit::Times,
     );
     let mut missed: Vec<String> = Vec::new();
+    let mut kindest: Option<(&Place, f64)> = None;
     for place in matrix {
         let Some(best) = desk.best(usual, scope.field(), place) else {
             continue;
@@ -292,6 +293,9 @@ pub(super) fn no_regret(
         }
         if worst.measured.is_none_or(|it| here.median > it.median) {
             worst.measured = Some(here);
+        }
+        if kindest.is_none_or(|(_, least)| here.median < least) {
+            kindest = Some((place, here.median));
         }
     }
     worst.note = format!(
@@ -315,6 +319,15 @@ pub(super) fn no_regret(
         "{} cells; beside it the single published policy with the least such mean",
         matrix.len()
     );
+    // One cell far from all others moves a geometric mean.
+    if let Some((kindest, _)) = kindest {
+        let others: Vec<Place> = matrix.iter().filter(|it| *it != kindest).cloned().collect();
+        if let (Some(without), _) = mean_of_best(desk, scope, usual, &others) {
+            let name = kindest.name();
+            mean.note
+                .push_str(&format!("; without {name}: {:.2}", without.median));
+        }
+    }
     vec![worst, mean]
 }
 
