@@ -49,10 +49,6 @@ pub struct Prices {
     /// Gain of the price on recomputation: theta is this times the share of dispatched work that recomputes
     /// what the whole fleet has forgotten.
     pub theta_gain: f64,
-    /// Floor of theta: what a second home of a prefix costs when nothing is forgotten yet. With none, prompts that a
-    /// quiet fleet spreads for a few milliseconds are missed as KV space when it gets busy; from one half on, hot
-    /// prefixes get too few copies.
-    pub theta_min: f64,
     /// Ceiling of theta.
     pub theta_max: f64,
     /// Price on KV space taken: share of the endpoint times the time it is held.
@@ -68,7 +64,6 @@ impl Default for Prices {
     fn default() -> Self {
         Self {
             theta_gain: 16.0,
-            theta_min: 0.25,
             theta_max: 16.0,
             mu: 6.0,
             kappa: 1.5,
@@ -217,7 +212,6 @@ impl Config {
         let prices = &self.prices;
         let named = [
             ("prices.theta_gain", prices.theta_gain),
-            ("prices.theta_min", prices.theta_min),
             ("prices.theta_max", prices.theta_max),
             ("prices.mu", prices.mu),
             ("prices.kappa", prices.kappa),

@@ -65,7 +65,12 @@ pub fn over_load_figure(results: &Results) -> String {
             })
         })
         .collect();
-    let mut legend = policies.0.clone();
+    let all = policies.0.iter();
+    let (faint, mut legend): (Vec<_>, Vec<_>) =
+        all.cloned().partition(|(_, look)| *look == Look::Faint);
+    if !faint.is_empty() {
+        legend.push((format!("{} more published policies", faint.len()), Look::Faint));
+    }
     legend.push(("bound: one pooled server".to_owned(), Look::Bound));
     curves::figure(&charts, &legend)
 }

@@ -2,9 +2,7 @@
 //!
 //! - `theta` (price on recomputation): gain times `g`, where `g` is, over the last minute, the tokens that the index
 //!   knew further than any endpoint still had, by all uncached tokens dispatched. Counting what is missing only on the
-//!   *chosen* endpoint would also count every deliberate second copy of a hot prefix. It has a floor: to compute what
-//!   another endpoint has is never quite free, for it makes a second home, and both are kept for as long as both are
-//!   asked.
+//!   *chosen* endpoint would also count every deliberate second copy of a hot prefix.
 //! - `rho` (hit ratio, five minutes, prior one half): a cold prefix can expect `rho/(1 - rho)` reuses.
 //! - Tokens generated: mean of finished answers, each weighing one in fifty.
 //! - Real prompt tokens by estimated ones, within a factor of four.
@@ -98,9 +96,7 @@ impl Learned {
     }
 
     pub(crate) fn theta(&self, prices: &Prices) -> f64 {
-        (prices.theta_gain * self.lost.ratio())
-            .min(prices.theta_max)
-            .max(prices.theta_min)
+        (prices.theta_gain * self.lost.ratio()).clamp(0.0, prices.theta_max)
     }
 
     pub(crate) fn expected_reuse(&self) -> f64 {
