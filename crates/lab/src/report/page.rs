@@ -69,7 +69,10 @@ pub fn over_load_figure(results: &Results) -> String {
     let (faint, mut legend): (Vec<_>, Vec<_>) =
         all.cloned().partition(|(_, look)| *look == Look::Faint);
     if !faint.is_empty() {
-        legend.push((format!("{} more published policies", faint.len()), Look::Faint));
+        legend.push((
+            format!("{} more published policies", faint.len()),
+            Look::Faint,
+        ));
     }
     legend.push(("bound: one pooled server".to_owned(), Look::Bound));
     curves::figure(&charts, &legend)
