@@ -80,8 +80,8 @@ impl Highest {
 
 /// Whose turn the next dispatch from the queue is.
 ///
-/// Work counts, not dispatches: who waited for long often waits because its prompt is long, and eight such in a row would
-/// be most of the work.
+/// Work counts, not dispatches: who waited for long often waits because its prompt is long, and one such in eight could be
+/// most of the work.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Turns {
     /// Nanoseconds of prefill that go in order before the longest waiting may go first again.
