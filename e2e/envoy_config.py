@@ -134,7 +134,9 @@ def processor_cluster(name, port, tls, raised=True):
         "load_assignment": load_assignment(name, [port]),
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
-                "upstreams.http.v3.HttpProtocolOptions", explicit_http_config={"http2_protocol_options": {}}
+                "upstreams.http.v3.HttpProtocolOptions",
+                # Envoy resets each stream to the picker at its end, and drops a connection with over 1,000 resets in one pass.
+                explicit_http_config={"http2_protocol_options": {"max_concurrent_streams": 900}},
             )
         },
     }
