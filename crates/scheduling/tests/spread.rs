@@ -34,6 +34,21 @@ fn a_burst_beyond_what_fits_waits_here_and_spreads_all_the_same() {
     assert!(max / 16.0 <= 1.3, "{:?}", out.served);
 }
 
+#[test]
+fn chats_of_all_lengths_that_share_nothing_go_evenly() {
+    // One in twenty has forty times the prompt; all answers are equally long, so as many chats are as many decodes.
+    let arrivals = (0..450)
+        .map(|at| {
+            let blocks = if at % 20 == 3 { 40 } else { 1 };
+            (secs(at as f64 / 35.0), prompt(at, 0, at, blocks))
+        })
+        .collect();
+    let out = play(Config::default(), 4, 5000, arrivals);
+    let max = *out.served.iter().max().expect("some") as f64;
+    assert!(max / 112.5 <= 1.1, "{:?}", out.served);
+    assert!(out.imbalance() <= 1.3, "{:?}", out.work);
+}
+
 /// 20 tenants with a long prefix each and short questions, arriving in no order.
 fn tenants(count: u64, rate: f64) -> Vec<(scheduling::Time, scheduling::Request)> {
     let mut state = 12_345_u64;

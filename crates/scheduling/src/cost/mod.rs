@@ -107,8 +107,7 @@ pub struct Facts {
     pub last_dispatch: u64,
     /// Number of the last dispatch of a prompt that nobody had cached, 0 if none.
     pub last_cold: u64,
-    /// How much of the prompts nobody had cached it got lately, in seconds of prefill: a level that is only good for
-    /// comparing endpoints.
+    /// How much work of prompts nobody had cached it got lately: a level that is only good for comparing endpoints.
     pub cold_level: f64,
 }
 

@@ -179,11 +179,15 @@ impl Pool {
         Some(charge)
     }
 
-    /// The charge is that of a prompt that nobody had cached.
+    /// The charge is that of a prompt that nobody had cached: its endpoint got the load that comes with it.
     pub(super) fn give_cold(&mut self, now: Time, charge: Option<&Charge>) {
         let Some(charge) = charge else { return };
+        let steps = self.learned.output(None);
+        let w = self.config.prices.w;
         if let Some(it) = self.endpoint_mut(charge.endpoint) {
-            it.cold.give(now, charge.prefill_seconds());
+            let c = it.coefficients();
+            let decodes = w * steps * (c.c0 + c.w_base);
+            it.cold.give(now, charge.prefill_seconds() + decodes);
         }
     }
 

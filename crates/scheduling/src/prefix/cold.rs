@@ -1,9 +1,10 @@
 //! How much of the load of cold prompts an endpoint got.
 //!
 //! Where a cold prompt goes decides where its followers go, so over time every endpoint should get as much of them as
-//! the others, for its speed: the measure is seconds of prefill. A sum that fades remembers who was passed over, however
-//! often; an order of who got one last forgets it at the next one, and the differences add up like the steps of a drunk
-//! man.
+//! the others, for its speed. The measure is seconds of prefill and the price `w` of the decodes that follow: by prefill
+//! alone an endpoint that got one long prompt gets none of a hundred short ones, and the others get all their decodes. A
+//! sum that fades remembers who was passed over, however often; an order of who got one last forgets it at the next one,
+//! and the differences add up like the steps of a drunk man.
 //!
 //! All sums fade alike, so whoever only compares them need not know the time. Kept is `ln(sum) + t/SPAN`, which does not
 //! change while nothing is given: every decision reads it for every endpoint, and only a cold prompt pays for logarithms.
@@ -13,7 +14,7 @@ use crate::time::Time;
 /// Seconds in which what was given comes to count for a third: as long as the hit ratio is remembered.
 const SPAN: f64 = 300.0;
 
-/// Seconds of prefill of cold prompts that an endpoint got lately.
+/// Seconds of work of cold prompts that an endpoint got lately.
 #[derive(Copy, Clone, PartialEq, PartialOrd, Debug)]
 pub(crate) struct Cold(f64);
 
@@ -24,7 +25,7 @@ impl Default for Cold {
 }
 
 impl Cold {
-    /// A cold prompt that takes it so many seconds goes there.
+    /// A cold prompt that costs it so many seconds goes there.
     pub(crate) fn give(&mut self, now: Time, seconds: f64) {
         let age = now.as_secs_f64() / SPAN;
         let sum = (self.0 - age).exp() + seconds.max(1e-6);
