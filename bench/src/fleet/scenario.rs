@@ -160,10 +160,9 @@ impl Scenario {
             Self::SharedPrefix => vec![
                 Measure::HIT,
                 Measure::HIT_OF_BEST.goal(Goal::AtLeast(0.9)),
-                // What must be even is the work. A request that hits costs next to nothing, and who has the prefix of a
-                // busy tenant gets more of them: 1.1 to 1.5 times the mean over seeds.
                 Measure::WORK_SKEW.goal(Goal::AtMost(1.2)),
-                Measure::SKEW.goal(Goal::AtMost(1.5)),
+                // Who has the prefix of a busy tenant gets more of its cheap hits: 1.1 to 1.5 from seed to seed.
+                Measure::SKEW.goal(Goal::AtMost(1.3)),
                 Measure::TTFT_P50,
                 Measure::TTFT_P90.goal(Goal::OfRoundRobin(0.5)),
                 Measure::TTFT_P99,
